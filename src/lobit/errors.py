@@ -1,0 +1,21 @@
+"""The errors that lobit raises. Every message names the value received, what is allowed and the next step."""
+
+
+class LobitError(Exception):
+    """Base of every error that lobit raises on purpose."""
+
+
+class ConfigError(LobitError):
+    """A setting, a bit width, a recipe or a data folder is wrong."""
+
+
+class ExportError(LobitError):
+    """A model cannot be exported as it is; nothing was written."""
+
+
+class FormatError(LobitError):
+    """A file is damaged, foreign, newer than this version, or breaks a limit."""
+
+
+class ShapeError(LobitError):
+    """An array has the wrong shape or dtype, or holds values that are not finite."""

@@ -1,0 +1,83 @@
+"""Windows: how a convolution or a pool slides over an image, and what size comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MAX_EXTENT = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Kernel, stride and dilation as (height, width); padding as (top, left, bottom, right)."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Output height and width: ``floor((size + pads - dilation * (kernel - 1) - 1) / stride) + 1``.
+
+        Raises
+        ------
+        ValueError
+            When the kernel does not fit the padded image.
+        """
+        out = []
+        for axis in (0, 1):
+            reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+            room = size[axis] + self.padding[axis] + self.padding[axis + 2] - reach
+            if room < 0:
+                raise ValueError(
+                    f"a kernel {self.kernel} with dilation {self.dilation} does not fit an image {tuple(size)} padded by {self.padding}"
+                )
+            out.append(room // self.stride[axis] + 1)
+        return out[0], out[1]
+
+    def always_meets(self, size: Sequence[int]) -> bool:
+        """Whether every window has at least one tap inside the image."""
+        return all(
+            self._meets(axis, size[axis], out * self.stride[axis] - self.padding[axis])
+            for axis, count in enumerate(self.output_size(size))
+            for out in range(count)
+        )
+
+    def _meets(self, axis: int, size: int, start: int) -> bool:
+        first = max(0, -(start // self.dilation[axis]))  # the first tap at or after the image's edge
+        return first < self.kernel[axis] and start + first * self.dilation[axis] < size
+
+    def padded_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """Height and width of the padded image."""
+        return size[0] + self.padding[0] + self.padding[2], size[1] + self.padding[1] + self.padding[3]
+
+
+def window_of(attrs: Mapping[str, Any]) -> Window:
+    """Read a window from a node's attributes.
+
+    Raises
+    ------
+    ValueError
+        For a missing or extreme setting.
+    """
+    return Window(
+        _numbers(attrs, "kernel", 2, 1),  # type: ignore[arg-type]
+        _numbers(attrs, "stride", 2, 1),  # type: ignore[arg-type]
+        _numbers(attrs, "padding", 4, 0),  # type: ignore[arg-type]
+        _numbers(attrs, "dilation", 2, 1),  # type: ignore[arg-type]
+    )
+
+
+def _numbers(attrs: Mapping[str, Any], name: str, count: int, low: int) -> tuple[int, ...]:
+    given = attrs.get(name)
+    if not isinstance(given, (list, tuple)) or len(given) != count or any(type(n) is not int or not low <= n < MAX_EXTENT for n in given):
+        raise ValueError(f"{name} must be {count} integers from {low} to {MAX_EXTENT - 1}, not {given!r}")
+    return tuple(given)
+
+
+def flatten_shape(shape: Sequence[int]) -> tuple[int]:
+    """The shape after flatten."""
+    return (math.prod(shape),)
