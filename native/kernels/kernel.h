@@ -23,11 +23,11 @@ typedef enum {
  * x is read at row[r] + koff[k] only, never beyond. */
 typedef struct {
     const uint32_t *x;
-    const int64_t *row;   /* [rows] word offset of each output row's patch                        */
-    const int32_t *koff;  /* [depth] word offset of each word of a patch                          */
+    const int64_t *row;  /* [rows] word offset of each output row's patch                        */
+    const int32_t *koff; /* [depth] word offset of each word of a patch                          */
     int64_t rows, depth, cols;
-    const void *w;        /* packed by the kernel's own `pack`, 64-byte aligned                   */
-    int32_t *out;         /* 64-byte aligned, ldo a multiple of 16                                */
+    const void *w; /* packed by the kernel's own `pack`, 64-byte aligned                   */
+    int32_t *out;  /* 64-byte aligned, ldo a multiple of 16                                */
     int64_t ldo;
     const int32_t *bias;
     int64_t ldb;

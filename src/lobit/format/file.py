@@ -161,7 +161,7 @@ def _check_layout(entries: Mapping[str, Any], size: int) -> None:
     items = {dtype: item.itemsize for dtype, item in DTYPES.values()}
     offset = 0
     for name, entry in entries.items():
-        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"} or entry["dtype"] not in items:
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"} or entry["dtype"] not in list(items):
             raise FormatError(f"tensor {name[:80]!r}: needs a dtype of {', '.join(items)}, a shape and data_offsets")
         shape, offsets = entry["shape"], entry["data_offsets"]
         if not (

@@ -1,0 +1,16 @@
+# Sources of the product kernels, with the flags of each instruction set. Nothing here contracts floating point or assumes an instruction set it did not test for.
+set(LOBIT_KERNEL_SOURCES
+    ${CMAKE_CURRENT_LIST_DIR}/pack.c
+    ${CMAKE_CURRENT_LIST_DIR}/probe.c
+    ${CMAKE_CURRENT_LIST_DIR}/product_scalar.c
+    ${CMAKE_CURRENT_LIST_DIR}/table.c)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  list(APPEND LOBIT_KERNEL_SOURCES
+       ${CMAKE_CURRENT_LIST_DIR}/probe_avx512.c
+       ${CMAKE_CURRENT_LIST_DIR}/product_avx2.c
+       ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c)
+  set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/product_avx2.c PROPERTIES COMPILE_OPTIONS "-mavx2")
+  set_source_files_properties(
+    ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c ${CMAKE_CURRENT_LIST_DIR}/probe_avx512.c
+    PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vpopcntdq;-mavx512vnni;-mprefer-vector-width=512")
+endif()
