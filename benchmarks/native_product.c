@@ -17,7 +17,7 @@ static double now(void) {
 }
 
 static void measure(const lb_product_kernel *kernel, int64_t rows, int64_t cols, int64_t inputs, const double limit[LB_PROBE_COUNT]) {
-    const int64_t per_word = kernel->op == LB_DOT8 ? 4 : 32, depth = inputs / per_word;
+    const int64_t per_word = kernel->op == LB_DOT8 ? 4 : 32, depth = (inputs + per_word - 1) / per_word;
     uint32_t *x = malloc((size_t)(rows * depth) * 4), *w = malloc((size_t)(cols * depth) * 4);
     int32_t *out = aligned_alloc(64, (size_t)(ROW_CHUNK * cols) * 4), *bias = calloc((size_t)cols, 4), *koff = malloc((size_t)depth * 4);
     int64_t *row = malloc((size_t)rows * 8);
@@ -45,7 +45,7 @@ static void measure(const lb_product_kernel *kernel, int64_t rows, int64_t cols,
 }
 
 int main(void) {
-    static const int64_t shapes[][3] = {{1020, 512, 4608}, {1020, 4096, 4096}, {100, 4096, 4096}, {1, 4096, 4096}};
+    static const int64_t shapes[][3] = {{1020, 512, 4608}, {1020, 4096, 4096}, {100, 4096, 4096}, {100, 4096, 784}, {1, 4096, 4096}};
     double limit[LB_PROBE_COUNT];
     for (int i = 0; i < LB_PROBE_COUNT; i++) limit[i] = lb_probe_limit((lb_probe)i);
     printf("{\"limit_gmacs\": {\"one_bit\": %.0f, \"int8\": %.0f, \"fp32\": %.0f}}\n", limit[0] / 1e9, limit[1] / 1e9, limit[2] / 1e9);

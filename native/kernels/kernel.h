@@ -49,7 +49,7 @@ typedef struct {
     lb_product_op op;
     int32_t mr, nr;        /* register tile: rows x columns */
     double macs_per_cycle; /* measured; 0 when not. One-bit products or byte products a cycle */
-    const char *needs;     /* CPU features beyond the ISA's own, "" or "avx512_vpopcntdq", "avx512_vnni" */
+    const char *needs;     /* CPU features beyond the ISA's own, "" or "avx512vpopcntdq", "avx512vnni" */
     lb_pack_size_fn pack_size;
     lb_pack_fn pack;
     lb_product_fn run;

@@ -8,9 +8,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   list(APPEND LOBIT_KERNEL_SOURCES
        ${CMAKE_CURRENT_LIST_DIR}/probe_avx512.c
        ${CMAKE_CURRENT_LIST_DIR}/product_avx2.c
-       ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c)
+       ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c
+       ${CMAKE_CURRENT_LIST_DIR}/product_carry_avx512.c)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/product_avx2.c PROPERTIES COMPILE_OPTIONS "-mavx2")
   set_source_files_properties(
-    ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c ${CMAKE_CURRENT_LIST_DIR}/probe_avx512.c
+    ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c ${CMAKE_CURRENT_LIST_DIR}/product_carry_avx512.c ${CMAKE_CURRENT_LIST_DIR}/probe_avx512.c
     PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vpopcntdq;-mavx512vnni;-mprefer-vector-width=512")
 endif()

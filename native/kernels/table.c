@@ -19,6 +19,10 @@ const lb_product_kernel lb_product_kernels[] = {
      lb_xor_popcount_6x64_avx512},
     {"and_popcount_6x64_avx512", LB_AVX512, LB_AND, 6, 64, 316.0, "avx512vpopcntdq", lb_pack_size_64, lb_pack_64,
      lb_and_popcount_6x64_avx512},
+    {"xor_carry_save_3x64_avx512", LB_AVX512, LB_XOR, 3, 64, 360.0, "avx512vpopcntdq", lb_pack_size_64, lb_pack_64,
+     lb_xor_carry_save_3x64_avx512},
+    {"and_carry_save_3x64_avx512", LB_AVX512, LB_AND, 3, 64, 360.0, "avx512vpopcntdq", lb_pack_size_64, lb_pack_64,
+     lb_and_carry_save_3x64_avx512},
     {"dot8_vnni_6x64_avx512", LB_AVX512, LB_DOT8, 6, 64, 109.0, "avx512vnni", lb_pack_size_64, lb_pack_64, lb_dot8_vnni_6x64_avx512},
 #endif
 };

@@ -91,6 +91,8 @@ static void compare(const lb_product_kernel *kernel, shape s) {
     uint32_t *w = guarded((size_t)(s.cols * s.depth) * 4);
     for (int64_t i = 0; i < s.cols * s.depth; i++) w[i] = weight_word(s.how);
     void *packed = guarded(kernel->pack_size(s.cols, s.depth)), *spec_packed = guarded(spec->pack_size(s.cols, s.depth));
+    memset(packed, 0xa5, kernel->pack_size(s.cols, s.depth)); /* pack leaves nothing as it found it */
+    memset(spec_packed, 0x5a, spec->pack_size(s.cols, s.depth));
     kernel->pack(packed, w, s.cols, s.depth);
     spec->pack(spec_packed, w, s.cols, s.depth);
 
@@ -164,6 +166,23 @@ static void check_blocks(const lb_product_kernel *kernel) {
     free(w), free(whole), free(part);
 }
 
+/* kernel.h: spare columns are packed as zero, so the packed bytes are those of a matrix that has the spare columns, zero, written out. */
+static void check_spare_columns(const lb_product_kernel *kernel, int64_t cols) {
+    const int64_t depth = 1 + random_up_to(40), wide = round_up(cols, kernel->nr);
+    const size_t size = kernel->pack_size(cols, depth);
+    uint32_t *w = calloc((size_t)(wide * depth), 4);
+    for (int64_t i = 0; i < cols * depth; i++) w[i] = random_word();
+    char *narrow = aligned_alloc(64, size), *filled = aligned_alloc(64, size);
+    memset(narrow, 0xa5, size), memset(filled, 0x5a, size);
+    kernel->pack(narrow, w, cols, depth);
+    kernel->pack(filled, w, wide, depth);
+    if (kernel->pack_size(wide, depth) == size && !memcmp(narrow, filled, size))
+        passed++;
+    else
+        failed++, printf("FAILED %s: spare columns of %ld are not packed as zero\n", kernel->name, (long)cols);
+    free(w), free(narrow), free(filled);
+}
+
 static void check_kernel(const lb_product_kernel *kernel) {
     static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 11, 13}, depths[] = {0, 1, 2, 3, 15, 16, 31, 32, 33, 62, 63, 70};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -177,6 +196,7 @@ static void check_kernel(const lb_product_kernel *kernel) {
         compare(kernel, (shape){2, 65, kernel->op == LB_DOT8 ? 16384 : 2048, 1, 1, 0, how});
     }
     check_blocks(kernel);
+    for (int64_t cols = 1; cols <= 2 * kernel->nr; cols += 5) check_spare_columns(kernel, cols);
 }
 
 int main(int argc, char **argv) {

@@ -115,7 +115,7 @@ class CodeType:
         """Every code, in rising order."""
         if self.alphabet is Alphabet.LOG2:
             powers = tuple(2**e for e in range(2 ** (self.bits - 1) - 1))
-            return tuple(-p for p in reversed(powers)) + (0,) + powers
+            return (*(-p for p in reversed(powers)), 0, *powers)
         return tuple(range(self.lo, self.hi + 1, self.spacing))
 
     @property

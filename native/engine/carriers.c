@@ -1,0 +1,73 @@
+/* Which carrier each codes value has. A product wants the carrier of its cheapest kernel; a chain reads bytes; a max pool of one-bit codes
+ * reads planes when its own consumers do (the larger of two bits is their OR). */
+#include "internal.h"
+
+enum { MAX_PLANES = 4 }; /* bit planes are for products of at most 4 x 4 bits */
+
+/* Codes of one word: what a kernel without a measured speed is taken to do in a cycle. */
+static double codes_per_word(lb_product_op op) { return op == LB_DOT8 ? 4.0 : 32.0; }
+
+static double cycles(const lb_product_kernel *kernel, double words) {
+    double speed = kernel->macs_per_cycle > 0 ? kernel->macs_per_cycle : codes_per_word(kernel->op);
+    return words * codes_per_word(kernel->op) / speed;
+}
+
+int lb_dot8_terms(lb_code weight) { return weight.bits == 8 && weight.alphabet != LB_SIGNED ? 2 : 1; }
+
+int64_t lb_group_words(const lb_node *node, const lb_value *x, lb_form form) {
+    return lb_ceil_div(x->channels / node->window.groups, form == LB_FORM_PLANES ? 32 : 4);
+}
+
+const lb_product_kernel *lb_product_choice(lb_program *p, const lb_node *node, lb_form *form, const char **reason) {
+    const lb_value *x = &p->values[node->in[0]];
+    lb_code a = x->type.code, w = node->weight_code;
+    const lb_product_kernel *dot = lb_pick(LB_DOT8, p->options.isa),
+                            *planes = lb_pick(w.alphabet == LB_ODD ? LB_XOR : LB_AND, p->options.isa);
+    double taps = (double)(node->window.kernel[0] * node->window.kernel[1]);
+    double byte_cycles = cycles(dot, taps * (double)lb_group_words(node, x, LB_FORM_BYTES) * lb_dot8_terms(w));
+    double plane_cycles = cycles(planes, taps * (double)lb_group_words(node, x, LB_FORM_PLANES) * a.bits * w.bits);
+    int allowed = a.bits <= MAX_PLANES && w.bits <= MAX_PLANES && w.alphabet != LB_LOG2;
+    int forced = p->options.prefer != LB_PREFER_COST;
+    int use = allowed && (forced ? p->options.prefer == LB_PREFER_PLANES : plane_cycles <= byte_cycles);
+    *form = use ? LB_FORM_PLANES : LB_FORM_BYTES;
+    const char *groups = node->window.groups > 1 ? lb_text(p, "; %lld groups, one product each", (long long)node->window.groups) : "";
+    if (!allowed)
+        *reason = lb_text(p, "%s%s", w.alphabet == LB_LOG2 ? "log2 weights run as bytes" : "more than 4 bits run as bytes", groups);
+    else
+        *reason = lb_text(p, "%s%.4g cycles an output as %d x %d planes, %.4g as bytes%s", forced ? "forced; " : "", plane_cycles, a.bits,
+                          w.bits, byte_cycles, groups);
+    return use ? planes : dot;
+}
+
+/* The form in which a value is first written: bytes when anything reads bytes. */
+lb_form lb_home_form(const lb_value *v) {
+    if (v->type.kind != LB_CODES) return v->type.kind == LB_F32 ? LB_FORM_F32 : LB_FORM_I32;
+    return v->wants == 1 << LB_FORM_PLANES ? LB_FORM_PLANES : LB_FORM_BYTES;
+}
+
+int lb_choose_carriers(lb_program *p) {
+    for (int i = p->node_count - 1; i >= 0; i--) {
+        lb_node *node = &p->nodes[i];
+        if (node->kind == LB_NODE_INPUT || node->kind == LB_NODE_FLATTEN) continue;
+        for (int k = 0; k < 2 && node->in[k] >= 0; k++) {
+            lb_value *root = &p->values[p->values[node->in[k]].root];
+            root->uses++;
+            root->last_user = root->last_user < 0 ? i : root->last_user;
+        }
+        lb_value *in = &p->values[p->values[node->in[0]].root];
+        if (in->type.kind != LB_CODES) continue;
+        lb_form form = LB_FORM_BYTES;
+        if (node->kind == LB_NODE_PRODUCT) node->kernel = lb_product_choice(p, node, &form, &node->reason);
+        if (node->kind == LB_NODE_MAX_POOL && in->type.code.bits == 1 && lb_home_form(&p->values[node->out]) == LB_FORM_PLANES)
+            form = LB_FORM_PLANES;
+        node->form = form;
+        in->wants |= 1 << form;
+    }
+    for (int i = 0; i < p->output_count; i++) {
+        lb_value *root = &p->values[p->values[p->outputs[i]].root];
+        root->uses++;
+        root->output_uses++;
+        root->last_user = -1;
+    }
+    return p->status == LB_OK ? 0 : -1;
+}

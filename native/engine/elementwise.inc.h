@@ -1,0 +1,363 @@
+/* The one implementation of elementwise.h; elementwise_<isa>.c defines LB_ELEMENTWISE, the name of its table, and includes it.
+ * Loops run over plain arrays, so that the compiler makes vectors of them; only bit masks are spelled with intrinsics. */
+#include <math.h>
+#include <string.h>
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
+#include "elementwise.h"
+
+/* ---- bits ------------------------------------------------------------------------------------------------------------------ */
+
+/* Bit `bit` of each of 32 bytes. */
+static inline uint32_t gather_bits(const uint8_t *bytes, int bit) {
+#if defined(__AVX2__)
+    __m256i v = _mm256_loadu_si256((const __m256i *)bytes);
+    return (uint32_t)_mm256_movemask_epi8(_mm256_slli_epi16(v, 7 - bit)); /* bits that cross a byte land below its top bit */
+#else
+    uint32_t word = 0;
+    for (int i = 0; i < 4; i++) {
+        uint64_t eight;
+        memcpy(&eight, bytes + 8 * i, 8);
+        eight = (eight >> bit) & 0x0101010101010101u;
+        word |= (uint32_t)((eight * 0x0102040810204080u) >> 56) << (8 * i);
+    }
+    return word;
+#endif
+}
+
+/* Bits of (s ^ flip) >= at for 32 columns. */
+static inline uint32_t reached_bits(const int32_t *s, const int32_t *flip, const int32_t *at) {
+#if defined(__AVX512F__)
+    uint32_t word = 0;
+    for (int i = 0; i < 2; i++) {
+        __m512i v = _mm512_xor_si512(_mm512_loadu_si512(s + 16 * i), _mm512_loadu_si512(flip + 16 * i));
+        word |= (uint32_t)_mm512_cmpge_epi32_mask(v, _mm512_loadu_si512(at + 16 * i)) << (16 * i);
+    }
+    return word;
+#elif defined(__AVX2__)
+    uint32_t less = 0;
+    for (int i = 0; i < 4; i++) {
+        __m256i v = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(s + 8 * i)), _mm256_loadu_si256((const __m256i *)(flip + 8 * i)));
+        __m256i t = _mm256_loadu_si256((const __m256i *)(at + 8 * i));
+        less |= (uint32_t)_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(t, v))) << (8 * i);
+    }
+    return ~less;
+#else
+    uint32_t word = 0;
+    for (int i = 0; i < 32; i++) word |= (uint32_t)((s[i] ^ flip[i]) >= at[i]) << i;
+    return word;
+#endif
+}
+
+static inline uint32_t low_bits(int64_t n) { return n >= 32 ? ~0u : ((uint32_t)1 << n) - 1; }
+
+/* Write n codes, given as bytes that may be read 31 beyond n, to columns c0 .. of one row; the row's tail becomes zero. */
+static void write_codes(const lb_rows_out *out, int64_t row, int64_t c0, int64_t n, int64_t channels, const uint8_t *codes) {
+    if (out->form == LB_FORM_BYTES) {
+        uint8_t *to = (uint8_t *)out->data + row * out->ld + c0;
+        memcpy(to, codes, (size_t)n);
+        if (c0 + n == channels) memset(to + n, 0, (size_t)(out->ld - channels));
+        return;
+    }
+    uint32_t *to = (uint32_t *)out->data + row * out->ld + c0 / 32;
+    uint8_t field[32];
+    for (int64_t c = 0; c < n; c += 32) {
+        for (int i = 0; i < 32; i++) field[i] = (uint8_t)(codes[c + i] + out->levels.plane_add);
+        for (int bit = 0; bit < out->levels.bits; bit++) to[bit * out->plane_words + c / 32] = gather_bits(field, bit) & low_bits(n - c);
+    }
+}
+
+/* ---- chains ---------------------------------------------------------------------------------------------------------------- */
+
+static void load_floats(float *to, const lb_stage *stage, const lb_rows_in *in, int64_t row, int64_t first, int64_t rows, int64_t c,
+                        int64_t n) {
+    for (int64_t r = 0; r < rows; r++, to += n) {
+        int64_t at = (row - first + r) * in->ld + c;
+        if (in->form == LB_FORM_F32) {
+            memcpy(to, (const float *)in->data + at, (size_t)n * sizeof *to);
+        } else if (in->form == LB_FORM_I32) {
+            const int32_t *from = (const int32_t *)in->data + at;
+            for (int64_t i = 0; i < n; i++) to[i] = (float)from[i];
+        } else if (in->form == LB_FORM_BYTES) {
+            const uint8_t *from = (const uint8_t *)in->data + at;
+            for (int64_t i = 0; i < n; i++) to[i] = (float)(from[i] * stage->in.spacing + stage->in.lo);
+        } else {
+            int64_t pixel = (row + r) % in->pixels, sample = (row + r) / in->pixels;
+            const float *from = (const float *)in->data + sample * in->pixels * stage->channels + pixel;
+            for (int64_t i = 0; i < n; i++) to[i] = from[(c + i) * in->pixels];
+        }
+    }
+}
+
+static void run_steps(const lb_stage *stage, float *x, int64_t n, int64_t phase) {
+    for (int s = 0; s < stage->step_count; s++) {
+        const float *k = stage->steps[s].operand + phase;
+        switch (stage->steps[s].op) {
+        case LB_STEP_ADD:
+            for (int64_t i = 0; i < n; i++) x[i] = x[i] + k[i];
+            break;
+        case LB_STEP_SUB:
+            for (int64_t i = 0; i < n; i++) x[i] = x[i] - k[i];
+            break;
+        case LB_STEP_MUL:
+            for (int64_t i = 0; i < n; i++) x[i] = x[i] * k[i];
+            break;
+        case LB_STEP_DIV:
+            for (int64_t i = 0; i < n; i++) x[i] = x[i] / k[i];
+            break;
+        case LB_STEP_MAX:
+            for (int64_t i = 0; i < n; i++) x[i] = x[i] > k[i] ? x[i] : k[i];
+            break;
+        case LB_STEP_MIN:
+            for (int64_t i = 0; i < n; i++) x[i] = x[i] < k[i] ? x[i] : k[i];
+            break;
+        case LB_STEP_ROUND:
+            for (int64_t i = 0; i < n; i++) x[i] = rintf(x[i]);
+            break;
+        case LB_TO_FLOAT: break; /* done by the load */
+        }
+    }
+}
+
+/* Comparisons send a NaN to the lowest code, on every ISA alike. */
+static void to_codes(const lb_stage *stage, uint8_t *codes, const float *x, int64_t n) {
+    if (stage->end == LB_END_SIGN) {
+        for (int64_t i = 0; i < n; i++) codes[i] = x[i] >= 0.0f;
+        return;
+    }
+    float lo = stage->lo, hi = stage->hi;
+    for (int64_t i = 0; i < n; i++) {
+        float v = rintf(x[i]);
+        v = v > lo ? v : lo;
+        v = v < hi ? v : hi;
+        codes[i] = (uint8_t)(int32_t)(v - lo);
+    }
+}
+
+static void to_levels(const lb_stage *stage, uint8_t *codes, const int32_t *s, int64_t n, int64_t phase) {
+    const int32_t *flip = stage->flip + phase;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t level = 0, v = s[i] ^ flip[i];
+        for (int j = 0; j < stage->threshold_count; j++) level += v >= stage->at[j][phase + i];
+        codes[i] = (uint8_t)level;
+    }
+}
+
+/* One-bit thresholds go straight from comparisons to words. */
+static void one_bit_row(const lb_stage *stage, const int32_t *s, uint32_t *to, int64_t n, int64_t phase) {
+    const int32_t *flip = stage->flip + phase, *at = stage->at[0] + phase;
+    int64_t c = 0;
+    for (; c + 32 <= n; c += 32) to[c / 32] = reached_bits(s + c, flip + c, at + c);
+    if (c < n) {
+        int32_t last[32] = {0};
+        memcpy(last, s + c, (size_t)(n - c) * sizeof *s);
+        to[c / 32] = reached_bits(last, flip + c, at + c) & low_bits(n - c);
+    }
+}
+
+static void threshold_rows(const lb_stage *stage, const lb_rows_in *in, const lb_rows_out *out, int64_t row0, int64_t rows, int64_t c0,
+                           int64_t c1) {
+    uint8_t codes[LB_BLOCK + 32];
+    memset(codes, 0, sizeof codes);
+    int direct = out->form == LB_FORM_PLANES && stage->threshold_count == 1 && out->levels.bits == 1;
+    for (int64_t r = row0; r < row0 + rows; r++) {
+        int64_t phase = r * stage->channels % stage->period;
+        const int32_t *s = (const int32_t *)in->data + (r - row0) * in->ld;
+        if (direct) {
+            one_bit_row(stage, s, (uint32_t *)out->data + r * out->ld + c0 / 32, c1 - c0, phase + c0);
+            continue;
+        }
+        for (int64_t c = c0; c < c1; c += LB_BLOCK) {
+            int64_t n = c1 - c < LB_BLOCK ? c1 - c : LB_BLOCK;
+            to_levels(stage, codes, s + (c - c0), n, phase + c);
+            write_codes(out, r, c, n, stage->channels, codes);
+        }
+    }
+}
+
+static void store_rows(const lb_rows_in *in, const lb_rows_out *out, int64_t row0, int64_t rows, int64_t c0, int64_t c1) {
+    for (int64_t r = 0; r < rows; r++)
+        memcpy((int32_t *)out->data + (row0 + r) * out->ld + c0, (const int32_t *)in->data + r * in->ld,
+               (size_t)(c1 - c0) * sizeof(int32_t));
+}
+
+/* Whole rows of few channels are taken several at a time, so that the loops stay long. */
+static void stage_rows(const lb_stage *stage, const lb_rows_in *in, const lb_rows_out *out, int64_t row0, int64_t rows, int64_t c0,
+                       int64_t c1) {
+    if (stage->end == LB_END_I32) {
+        store_rows(in, out, row0, rows, c0, c1);
+        return;
+    }
+    if (stage->end == LB_END_LEVELS) {
+        threshold_rows(stage, in, out, row0, rows, c0, c1);
+        return;
+    }
+    float x[LB_BLOCK];
+    uint8_t codes[LB_BLOCK + 32];
+    memset(codes, 0, sizeof codes);
+    int64_t together = c0 == 0 && c1 == stage->channels && c1 < LB_BLOCK ? LB_BLOCK / c1 : 1, m;
+    for (int64_t r = row0; r < row0 + rows; r += m) {
+        m = row0 + rows - r < together ? row0 + rows - r : together;
+        for (int64_t c = c0; c < c1; c += LB_BLOCK) {
+            int64_t n = c1 - c < LB_BLOCK ? c1 - c : LB_BLOCK;
+            load_floats(x, stage, in, r, row0, m, c - (in->form == LB_FORM_NCHW ? 0 : c0), n);
+            run_steps(stage, x, m * n, r * stage->channels % stage->period + c);
+            if (stage->end == LB_END_F32) {
+                for (int64_t i = 0; i < m; i++) memcpy((float *)out->data + (r + i) * out->ld + c, x + i * n, (size_t)n * sizeof *x);
+                continue;
+            }
+            to_codes(stage, codes, x, m * n);
+            for (int64_t i = 0; i < m; i++) write_codes(out, r + i, c, n, stage->channels, codes + i * n);
+        }
+    }
+}
+
+static void pack_rows(const lb_rows_in *in, const lb_rows_out *out, int64_t channels, int64_t row0, int64_t row1) {
+    uint8_t codes[LB_BLOCK + 32];
+    memset(codes, 0, sizeof codes);
+    for (int64_t r = row0; r < row1; r++) {
+        for (int64_t c = 0; c < channels; c += LB_BLOCK) {
+            int64_t n = channels - c < LB_BLOCK ? channels - c : LB_BLOCK;
+            memcpy(codes, (const uint8_t *)in->data + r * in->ld + c, (size_t)n);
+            write_codes(out, r, c, n, channels, codes);
+        }
+    }
+}
+
+static void add_floats(const float *a, const float *b, float *out, int64_t n) {
+    for (int64_t i = 0; i < n; i++) out[i] = a[i] + b[i];
+}
+
+/* ---- pools ----------------------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t row;  /* the input row (pixel) of the window's first tap; may lie outside        */
+    int64_t y, x; /* its place                                                               */
+} window_at;
+
+static inline window_at window_of(const lb_pool *pool, int64_t out_row) {
+    int64_t per = pool->out_height * pool->out_width, sample = out_row / per, pixel = out_row % per;
+    window_at at;
+    at.y = pixel / pool->out_width * pool->window.stride[0] - pool->window.padding[0];
+    at.x = pixel % pool->out_width * pool->window.stride[1] - pool->window.padding[1];
+    at.row = (sample * pool->height + at.y) * pool->width + at.x;
+    return at;
+}
+
+/* The input row of tap (i, j), or -1 outside the image. */
+static inline int64_t tap_row(const lb_pool *pool, const window_at *at, int64_t i, int64_t j) {
+    int64_t dy = i * pool->window.dilation[0], dx = j * pool->window.dilation[1];
+    int inside = at->y + dy >= 0 && at->y + dy < pool->height && at->x + dx >= 0 && at->x + dx < pool->width;
+    return inside ? at->row + dy * pool->width + dx : -1;
+}
+
+/* acc[0..n-1] = max over the window's taps in raster order; the first of equals stays, as in PyTorch. */
+#define MAX_WINDOW(NAME, TYPE, JOIN)                                                                                                       \
+    static void NAME(const lb_pool *pool, const window_at *at, const TYPE *in, int64_t ld, int64_t c, int64_t n, TYPE *acc) {              \
+        int first = 1;                                                                                                                     \
+        for (int64_t i = 0; i < pool->window.kernel[0]; i++) {                                                                             \
+            for (int64_t j = 0; j < pool->window.kernel[1]; j++) {                                                                         \
+                int64_t row = tap_row(pool, at, i, j);                                                                                     \
+                if (row < 0) continue;                                                                                                     \
+                const TYPE *from = in + row * ld + c;                                                                                      \
+                if (first)                                                                                                                 \
+                    memcpy(acc, from, (size_t)n * sizeof *acc);                                                                            \
+                else                                                                                                                       \
+                    for (int64_t k = 0; k < n; k++) acc[k] = JOIN(acc[k], from[k]);                                                        \
+                first = 0;                                                                                                                 \
+            }                                                                                                                              \
+        }                                                                                                                                  \
+    }
+#define LARGER(a, b) ((b) > (a) ? (b) : (a))
+#define EITHER(a, b) ((a) | (b))
+MAX_WINDOW(max_f32, float, LARGER)
+MAX_WINDOW(max_i32, int32_t, LARGER)
+MAX_WINDOW(max_byte, uint8_t, LARGER)
+MAX_WINDOW(max_bit, uint32_t, EITHER)
+
+static void max_pool(const lb_pool *pool, const lb_rows_in *in, const lb_rows_out *out, int64_t row0, int64_t row1) {
+    float f[LB_BLOCK];
+    int32_t s[LB_BLOCK];
+    uint32_t words[LB_BLOCK];
+    uint8_t codes[LB_BLOCK + 32];
+    memset(codes, 0, sizeof codes);
+    int64_t width = in->form == LB_FORM_PLANES ? in->ld : pool->channels;
+    for (int64_t r = row0; r < row1; r++) {
+        window_at at = window_of(pool, r);
+        for (int64_t c = 0; c < width; c += LB_BLOCK) {
+            int64_t n = width - c < LB_BLOCK ? width - c : LB_BLOCK, to = r * out->ld + c;
+            if (in->form == LB_FORM_F32) {
+                max_f32(pool, &at, in->data, in->ld, c, n, f);
+                memcpy((float *)out->data + to, f, (size_t)n * sizeof *f);
+            } else if (in->form == LB_FORM_I32) {
+                max_i32(pool, &at, in->data, in->ld, c, n, s);
+                memcpy((int32_t *)out->data + to, s, (size_t)n * sizeof *s);
+            } else if (in->form == LB_FORM_PLANES) { /* one-bit codes only: the larger of two bits is their OR */
+                max_bit(pool, &at, in->data, in->ld, c, n, words);
+                memcpy((uint32_t *)out->data + to, words, (size_t)n * sizeof *words);
+            } else {
+                max_byte(pool, &at, in->data, in->ld, c, n, codes);
+                write_codes(out, r, c, n, pool->channels, codes);
+            }
+        }
+    }
+}
+
+static void avg_pool(const lb_pool *pool, const float *in, float *out, int64_t row0, int64_t row1) {
+    float acc[LB_BLOCK];
+    for (int64_t r = row0; r < row1; r++) {
+        window_at at = window_of(pool, r);
+        for (int64_t c = 0; c < pool->channels; c += LB_BLOCK) {
+            int64_t n = pool->channels - c < LB_BLOCK ? pool->channels - c : LB_BLOCK;
+            for (int64_t k = 0; k < n; k++) acc[k] = 0.0f;
+            for (int64_t i = 0; i < pool->window.kernel[0]; i++) {
+                for (int64_t j = 0; j < pool->window.kernel[1]; j++) {
+                    int64_t row = tap_row(pool, &at, i, j);
+                    if (row < 0) continue;
+                    const float *from = in + row * pool->channels + c;
+                    for (int64_t k = 0; k < n; k++) acc[k] = acc[k] + from[k];
+                }
+            }
+            for (int64_t k = 0; k < n; k++) out[r * pool->channels + c + k] = acc[k] / pool->divisor;
+        }
+    }
+}
+
+/* ---- float layers ---------------------------------------------------------------------------------------------------------- */
+
+enum { FLOAT_ROWS = 4, FLOAT_COLS = 32 };
+
+/* Weights are padded to whole tiles of columns, so the tile itself has no tail; rows beyond the last repeat it. */
+static void float_tile(const lb_float_product *a, int64_t r0, int64_t o, float acc[FLOAT_ROWS][FLOAT_COLS]) {
+    const float *x[FLOAT_ROWS];
+    for (int r = 0; r < FLOAT_ROWS; r++) {
+        x[r] = a->x + a->row[r0 + r < a->rows ? r0 + r : a->rows - 1];
+        for (int c = 0; c < FLOAT_COLS; c++) acc[r][c] = 0.0f;
+    }
+    for (int64_t k = 0; k < a->depth; k++) {
+        const float *w = a->w + k * a->ldw + o;
+        int64_t at = a->koff[k];
+        for (int r = 0; r < FLOAT_ROWS; r++) {
+            float v = x[r][at];
+            for (int c = 0; c < FLOAT_COLS; c++) acc[r][c] = acc[r][c] + v * w[c];
+        }
+    }
+}
+
+static void float_product(const lb_float_product *a) {
+    float acc[FLOAT_ROWS][FLOAT_COLS];
+    for (int64_t o = 0; o < a->cols; o += FLOAT_COLS) {
+        int64_t n = a->cols - o < FLOAT_COLS ? a->cols - o : FLOAT_COLS;
+        for (int64_t r0 = 0; r0 < a->rows; r0 += FLOAT_ROWS) {
+            float_tile(a, r0, o, acc);
+            for (int64_t r = 0; r < FLOAT_ROWS && r0 + r < a->rows; r++) {
+                float *to = a->out + (r0 + r) * a->ldo + o;
+                for (int64_t c = 0; c < n; c++) to[c] = a->bias ? acc[r][c] + a->bias[o + c] : acc[r][c];
+            }
+        }
+    }
+}
+
+const lb_elementwise LB_ELEMENTWISE = {stage_rows, max_pool, avg_pool, add_floats, pack_rows, float_product};

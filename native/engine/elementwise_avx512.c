@@ -1,0 +1,2 @@
+#define LB_ELEMENTWISE lb_elementwise_avx512
+#include "elementwise.inc.h"

@@ -1,0 +1,69 @@
+"""Check an installed wheel: bare import, then every golden file loads, explains itself and gives its stored outputs, all without torch.
+
+usage: python scripts/check_wheel.py tests/golden      (with the Python of an environment that has lobit, numpy and safetensors alone)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+MAX_IMPORT_SECONDS = 0.2
+
+
+def check_import() -> None:
+    """`import lobit` is quick and leaves torch alone."""
+    if importlib.util.find_spec("torch") is not None:
+        sys.exit("torch is installed here: this environment proves nothing")
+    code = "import time; t = time.perf_counter(); import lobit; print(time.perf_counter() - t)"
+    times = [float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout) for _ in range(5)]
+    print(f"import lobit: {min(times):.3f} s")
+    if min(times) >= MAX_IMPORT_SECONDS:
+        sys.exit(f"import lobit takes {min(times):.2f} s; it must stay under {MAX_IMPORT_SECONDS} s")
+
+
+def check_missing_extra() -> None:
+    """What needs torch says which extra brings it."""
+    import lobit
+
+    try:
+        lobit.quantize_  # noqa: B018  # the attribute itself loads torch
+    except (ImportError, lobit.LobitError) as error:
+        if "pip install" not in str(error):
+            sys.exit(f"lobit.quantize_ without torch should name the pip install line; it says: {error}")
+        print(f"lobit.quantize_ without torch: {error}")
+    else:
+        sys.exit("lobit.quantize_ loads without torch: this environment proves nothing")
+
+
+def check_golden(path: Path) -> None:
+    """A file of the tests gives, bit for bit, the outputs stored beside it, with every instruction set of this machine."""
+    import lobit
+    from lobit.runtime import isas
+
+    stored = np.load(path.with_suffix(".npz"), allow_pickle=False)
+    for isa in isas():
+        session = lobit.load(path, isa=isa)
+        np.testing.assert_array_equal(session(stored["x"]), stored["y"])
+    print(f"{path.name}: {len(stored['x'])} samples equal to the stored outputs with {', '.join(isas())}\n{session.explain()}")
+
+
+def main() -> None:
+    """Run from the command line."""
+    files = sorted(Path(sys.argv[1]).glob("*.lobit"))
+    if not files:
+        sys.exit(f"no .lobit file in {sys.argv[1]}")
+    check_import()
+    check_missing_extra()
+    for path in files:
+        check_golden(path)
+    if "torch" in sys.modules:
+        sys.exit("running a packed file imported torch")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""lobit implements Quantized Neural Networks."""

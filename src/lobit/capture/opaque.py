@@ -1,0 +1,108 @@
+"""Each lobit layer as one node: inside `opaque_layers` a layer's forward is the operator ``lobit::layer(x, path)``.
+
+So capture never takes a layer's arithmetic apart: it finds the module by its path and emits what that module means. The operator exists for tracing
+only and is not on the training path, where it would block fusion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lobit import nn as lnn
+
+Shape = Callable[[Any, Tensor], Tensor]
+_layers: ContextVar[Mapping[str, nn.Module]] = ContextVar("lobit_opaque_layers")
+
+
+def _conv_shape(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    return F.conv2d(x, x.new_empty(layer.weight.shape), None, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _linear_shape(layer: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, x.new_empty(layer.weight.shape))
+
+
+def _avg_shape(layer: nn.AvgPool2d, x: Tensor) -> Tensor:
+    return F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+
+
+def _adaptive_shape(layer: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
+    return F.adaptive_avg_pool2d(x, layer.output_size)
+
+
+def _same_shape(layer: nn.Module, x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+OPAQUE: dict[type[nn.Module], Shape] = {
+    lnn.Linear: _linear_shape,
+    lnn.Conv2d: _conv_shape,
+    lnn.BatchNorm1d: _same_shape,
+    lnn.BatchNorm2d: _same_shape,
+    lnn.AvgPool2d: _avg_shape,
+    lnn.AdaptiveAvgPool2d: _adaptive_shape,
+}
+"""The classes that stay whole, with the operation of PyTorch that has their output shape."""
+
+
+@torch.library.custom_op("lobit::layer", mutates_args=())
+def layer_op(x: Tensor, path: str) -> Tensor:
+    """The original forward of the layer at ``path``."""
+    layer = _layers.get()[path]
+    return type(layer).forward(layer, x).clone()  # type: ignore[no-any-return]  # an operator may not return its own input
+
+
+@layer_op.register_fake
+def _layer_shape(x: Tensor, path: str) -> Tensor:
+    layer = _layers.get()[path]
+    return OPAQUE[layer_class(layer)](layer, x)
+
+
+def layer_class(layer: nn.Module) -> type[nn.Module]:
+    """The class of `OPAQUE` that a layer belongs to."""
+    return next(kind for kind in OPAQUE if isinstance(layer, kind))
+
+
+def is_opaque(module: nn.Module) -> bool:
+    """Whether a module runs the forward of a class of `OPAQUE`.
+
+    A subclass with a forward of its own, a patched instance, and a linear or conv layer without quantizers do not: they are traced.
+    """
+    if not isinstance(module, tuple(OPAQUE)) or "forward" in vars(module) or type(module).forward is not layer_class(module).forward:
+        return False
+    return not isinstance(module, (lnn.Linear, lnn.Conv2d)) or has_quantizer(module)
+
+
+def has_quantizer(module: nn.Module) -> bool:
+    """Whether a lobit linear or conv layer quantizes its weights or its input."""
+    return module.weight_quantizer is not None or module.input_quantizer is not None
+
+
+@contextlib.contextmanager
+def opaque_layers(model: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
+    """Make every lobit layer of a model opaque while the block runs; yields the layers by path.
+
+    Forwards are restored whatever happens.
+    """
+    layers = {path: module for path, module in model.named_modules() if is_opaque(module)}
+    token = _layers.set(layers)
+    try:
+        for path, layer in layers.items():
+            vars(layer)["forward"] = partial(_call, path)
+        yield layers
+    finally:
+        for layer in layers.values():
+            vars(layer).pop("forward", None)
+        _layers.reset(token)
+
+
+def _call(path: str, x: Tensor) -> Tensor:
+    return layer_op(x, path)  # type: ignore[no-any-return]

@@ -1,0 +1,223 @@
+"""`quantize_`: any float model becomes a low-bit one, in place, its parameters and their names unchanged."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lobit import nn as lnn
+from lobit.bits import FLOAT_BITS, Bits
+from lobit.errors import ConfigError
+from lobit.nn import QuantizedLayer
+from lobit.quantizers import get
+
+Policy = str | Bits | Mapping[str, Any] | None
+
+PRODUCTS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: lnn.Linear, nn.Conv2d: lnn.Conv2d}
+"""Layers that get quantizers."""
+EXACT: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: lnn.BatchNorm1d,
+    nn.BatchNorm2d: lnn.BatchNorm2d,
+    nn.AvgPool2d: lnn.AvgPool2d,
+    nn.AdaptiveAvgPool2d: lnn.AdaptiveAvgPool2d,
+}
+"""Layers whose eval must give the same floats everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What became of one module: its path, its class, its bits (``""`` where it has none), its quantizers, or why it stayed."""
+
+    path: str
+    kind: str
+    bits: str
+    replaced: bool
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeReport:
+    """What `quantize_` did, module by module; prints as a table."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def replaced(self) -> tuple[str, ...]:
+        """Paths of the modules that were replaced."""
+        return tuple(row.path for row in self.rows if row.replaced)
+
+    def __str__(self) -> str:
+        head = ("layer", "class", "bits", "note")
+        cells = [(row.path or "(model)", row.kind, row.bits or "-", row.note if row.replaced else f"left: {row.note}") for row in self.rows]
+        widths = [max(len(line[column]) for line in [head, *cells]) for column in range(3)]
+        lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)) + "  " + line[3] for line in [head, *cells]]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def quantize_(model: nn.Module, bits: Policy, *, first: Policy = "W8A8", last: Policy = "W8A8") -> QuantizeReport:
+    """Quantize a float model in place.
+
+    Linear and Conv2d layers get quantizers for their weights and their own input; batch norms and average pools are replaced by lobit's, whose eval is
+    exact. Functional ReLUs, additions and the like stay as they are. Parameters keep their names and objects: an optimizer made before goes on
+    working, and a float checkpoint loads strictly.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Anything but a bare Linear or Conv2d, which cannot be replaced in place.
+    bits : str, Bits or mapping
+        ``"W2A4"`` for all layers; or a mapping of name patterns (``"features.*"``, the first that fits counts) to such policies, None to leave a layer
+        alone; or one policy with its quantizers named: ``{"weights": "dorefa", "activations": "dorefa", "bits": "W2A2"}``.
+    first, last : str, Bits, mapping or None
+        Policies of the first and last Linear or Conv2d in the order of modules; None treats them like all.
+
+    Returns
+    -------
+    QuantizeReport
+        What was replaced and what was not, with the reason. A warning is issued when nothing was.
+
+    Raises
+    ------
+    ConfigError
+        For a policy that is wrong or fits no layer, or a model that is quantized already; the model is then unchanged.
+
+    Notes
+    -----
+    By default one-bit weights are the sign times the mean magnitude of each output channel, wider ones LSQ with one step for each output channel;
+    activations are LSQ with one step, see `lobit.quantizers.LSQ`.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> print(quantize_(net, "W1A2"))
+    layer  class   bits  note
+    0      Linear  W8A8  lsq, lsq
+    2      Linear  W1A2  magnitude_sign, lsq
+    4      Linear  W8A8  lsq, lsq
+    """
+    modules = dict(model.named_modules())
+    for path, module in modules.items():
+        if isinstance(module, QuantizedLayer) and module.is_quantized:
+            raise ConfigError(f"layer {path!r} is quantized already; quantize_ takes a float model, so build the model anew")
+    products = [path for path, module in modules.items() if type(module) in (*PRODUCTS, *PRODUCTS.values())]
+    if "" in products:
+        raise ConfigError(f"a bare {type(model).__name__} cannot be replaced in place; wrap it: torch.nn.Sequential(layer)")
+    policies = _policies(products, bits, first, last)
+    made: dict[str, nn.Module] = {}
+    rows: list[Row] = []
+    for path, module in modules.items():
+        row, new = _replace(path, module, policies.get(path))
+        rows += [row] if row else []
+        if new is not None:
+            made[path] = new
+    _install(model, modules, made)
+    if not any(row.replaced and row.bits for row in rows):
+        warnings.warn("quantize_ quantized no layer: the model has no Linear or Conv2d that the policy covers", stacklevel=2)
+    return QuantizeReport(tuple(rows))
+
+
+def _policies(products: list[str], bits: Policy, first: Policy, last: Policy) -> dict[str, Mapping[str, Any] | None]:
+    """The policy of each Linear and Conv2d as ``{"bits": Bits, "weights": .., "activations": ..}``, or None where it stays float."""
+    if isinstance(bits, Mapping) and "bits" not in bits:
+        patterns = {pattern: _policy(policy, f"pattern {pattern!r}") for pattern, policy in bits.items()}
+        for pattern in patterns:
+            if products and not any(fnmatch.fnmatchcase(path, pattern) for path in products):
+                near = difflib.get_close_matches(pattern, products, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"layers are {', '.join(products[:8])}{', ..' if len(products) > 8 else ''}"
+                raise ConfigError(f"pattern {pattern!r} fits no Linear or Conv2d; {hint}")
+        chosen = {path: next((p for pattern, p in patterns.items() if fnmatch.fnmatchcase(path, pattern)), None) for path in products}
+        named = {path for path in products if path in patterns}  # a layer named in full is not overruled by first and last
+    else:
+        common = _policy(bits, "bits")
+        chosen, named = dict.fromkeys(products, common), set()
+    for special, path in ((first, products[:1]), (last, products[-1:])):
+        if special is not None and path and path[0] not in named and chosen[path[0]] is not None:
+            chosen[path[0]] = _policy(special, "first or last")
+    return chosen
+
+
+def _policy(policy: Policy, what: str) -> Mapping[str, Any] | None:
+    if policy is None:
+        return None
+    settings: dict[str, Any] = dict(policy) if isinstance(policy, Mapping) else {"bits": policy}
+    if unknown := set(settings) - {"bits", "weights", "activations"}:
+        raise ConfigError(f"{what}: unknown setting {sorted(map(str, unknown))}; a policy has bits, weights and activations")
+    widths = Bits.parse(settings.get("bits", ""))
+    if widths.gradients != FLOAT_BITS:
+        raise ConfigError(f"{what}: {widths} asks for {widths.gradients}-bit gradients, which this version does not have; leave G away")
+    settings["bits"] = widths
+    for role, width in (("weights", widths.weights), ("activations", widths.activations)):
+        settings[role] = None if width == FLOAT_BITS else settings.get(role) or _default(role, width)
+        get(settings[role], role, None if width == FLOAT_BITS else width)  # type: ignore[arg-type]  # built once to be checked, before any change
+    return None if widths.is_float else settings
+
+
+def _default(role: str, width: int) -> str:
+    return "magnitude_sign" if role == "weights" and width == 1 else "lsq"
+
+
+def _replace(path: str, module: nn.Module, policy: Mapping[str, Any] | None) -> tuple[Row | None, nn.Module | None]:
+    kind = type(module)
+    name = kind.__name__
+    if kind in PRODUCTS or kind in PRODUCTS.values():
+        if policy is None:
+            return Row(path, name, "", False, "its policy is float"), None
+        new = _as(module, PRODUCTS.get(kind, kind))
+        assert isinstance(new, QuantizedLayer)
+        widths = policy["bits"]
+        weights, activations = (
+            get(policy[role], role, width)  # type: ignore[arg-type]  # roles are the two literals
+            for role, width in (("weights", widths.weights), ("activations", widths.activations))
+        )
+        for quantizer in (weights, activations):
+            if quantizer is not None:
+                quantizer.owner = f"layer {path!r}"
+                quantizer.train(module.training)
+        new.set_quantizers(weights, activations)  # type: ignore[arg-type]  # get checks the role
+        note = ", ".join("float" if quantizer is None else quantizer.alias for quantizer in (weights, activations))
+        return Row(path, name, str(widths), True, note), new
+    if kind in EXACT:
+        return _replace_exact(path, module, EXACT[kind])
+    if isinstance(module, tuple(PRODUCTS)):
+        return Row(path, name, "", False, "a subclass may compute something else"), None
+    if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+        return Row(path, name, "", False, "lobit quantizes Linear and Conv2d"), None
+    return None, None
+
+
+def _replace_exact(path: str, module: nn.Module, cls: type[nn.Module]) -> tuple[Row, nn.Module | None]:
+    name = type(module).__name__
+    if isinstance(module, nn.AvgPool2d):
+        try:
+            new: nn.Module = lnn.AvgPool2d(
+                module.kernel_size, module.stride, module.padding, module.ceil_mode, module.count_include_pad, module.divisor_override
+            )
+        except ConfigError as error:
+            return Row(path, name, "", False, str(error)), None
+        return Row(path, name, "", True, "one order of summation"), new.train(module.training)
+    note = "one order of summation" if isinstance(module, nn.AdaptiveAvgPool2d) else "eval in two exact steps"
+    return Row(path, name, "", True, note), _as(module, cls)
+
+
+def _as(module: nn.Module, cls: type[nn.Module]) -> nn.Module:
+    """A module of a subclass that shares everything with ``module``: parameters, buffers, settings, hooks."""
+    new = cls.__new__(cls)
+    new.__dict__.update(module.__dict__)
+    for table in ("_parameters", "_buffers", "_modules"):
+        new.__dict__[table] = module.__dict__[table].copy()
+    return new
+
+
+def _install(model: nn.Module, modules: Mapping[str, nn.Module], made: Mapping[str, nn.Module]) -> None:
+    """Put new modules wherever the old ones stand; a module that stands in several places stays one."""
+    by_old = {id(modules[path]): new for path, new in made.items()}
+    for parent in list(modules.values()):
+        for name, child in list(parent._modules.items()):
+            if id(child) in by_old:
+                parent._modules[name] = by_old[id(child)]

@@ -1,0 +1,6 @@
+"""The zoo."""
+
+from lobit.models import digits, paper
+from lobit.models.registry import ModelInfo, create, list_models, model_info, register
+
+__all__ = ["ModelInfo", "create", "digits", "list_models", "model_info", "paper", "register"]

@@ -1,0 +1,72 @@
+"""The paper's nets: product, pooling, batch norm, hard tanh, and the next layer's quantizer on its own input.
+
+Weights of every layer, the first and last too, have the given bits and latent values in [-1, 1]; the first layer's input has 8 bits. Batch norm follows
+the last layer too, and its output are the logits. Sources: arXiv 1609.07061 and its released Theano code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from lobit import nn as lnn
+from lobit.bits import FLOAT_BITS, Bits
+from lobit.models.registry import register
+from lobit.optim import init_latent_weights
+
+EPS = 1e-4
+FIRST_INPUT_BITS = 8
+
+
+def _quantizers(bits: Bits, *, first: bool) -> dict[str, Any]:
+    """LinearQuant on both sides; one bit of it is the plain sign."""
+    width = FIRST_INPUT_BITS if first and bits.activations != FLOAT_BITS else bits.activations
+    return {
+        "weight_quantizer": None if bits.weights == FLOAT_BITS else {"name": "linear", "bits": bits.weights},
+        "input_quantizer": None if width == FLOAT_BITS else {"name": "linear", "bits": width},
+    }
+
+
+def _classifier(bits: Bits, inputs: int, hidden: Sequence[int], classes: int, dropout: float, *, first: bool) -> list[nn.Module]:
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [lnn.Linear(inputs, width, bias=False, **_quantizers(bits, first=first and not layers)), lnn.BatchNorm1d(width, eps=EPS), nn.Hardtanh()]
+        layers += [nn.Dropout(dropout)] if dropout else []
+        inputs = width
+    return [*layers, lnn.Linear(inputs, classes, bias=False, **_quantizers(bits, first=False)), lnn.BatchNorm1d(classes, eps=EPS)]
+
+
+def _mlp(bits: Bits, hidden: int, input_dropout: float, dropout: float) -> nn.Module:
+    start: list[nn.Module] = [nn.Flatten(), *([nn.Dropout(input_dropout)] if input_dropout else [])]
+    model = nn.Sequential(*start, *_classifier(bits, 784, [hidden] * 3, 10, dropout, first=True))
+    init_latent_weights(model)
+    return model
+
+
+@register("mnist-mlp", input_shape=(1, 28, 28), num_classes=10, description="the paper's MNIST net, 3 x 4096; inputs in [-1, 1]")
+def mnist_mlp(bits: Bits, *, input_dropout: float = 0.2, dropout: float = 0.5) -> nn.Module:
+    """784 - 4096 - 4096 - 4096 - 10 with dropout as in the released code."""
+    return _mlp(bits, 4096, input_dropout, dropout)
+
+
+@register("mnist-mlp-small", input_shape=(1, 28, 28), num_classes=10, description="the same with 3 x 1024, without dropout")
+def mnist_mlp_small(bits: Bits, *, input_dropout: float = 0.0, dropout: float = 0.0) -> nn.Module:
+    """784 - 1024 - 1024 - 1024 - 10."""
+    return _mlp(bits, 1024, input_dropout, dropout)
+
+
+@register("cifar10-convnet", input_shape=(3, 32, 32), num_classes=10, description="the paper's CIFAR-10 net; inputs in [-1, 1]")
+def cifar10_convnet(bits: Bits) -> nn.Module:
+    """(2 x 128C3) - MP2 - (2 x 256C3) - MP2 - (2 x 512C3) - MP2 - (2 x 1024FC) - 10; 3x3, stride 1, zero padding 1."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for index, width in enumerate((128, 128, 256, 256, 512, 512)):
+        layers.append(lnn.Conv2d(channels, width, 3, padding=1, bias=False, **_quantizers(bits, first=index == 0)))
+        layers += [nn.MaxPool2d(2)] if index % 2 else []
+        layers += [lnn.BatchNorm2d(width, eps=EPS), nn.Hardtanh()]
+        channels = width
+    model = nn.Sequential(*layers, nn.Flatten(), *_classifier(bits, 512 * 4 * 4, [1024, 1024], 10, 0.0, first=False))
+    init_latent_weights(model)
+    return model

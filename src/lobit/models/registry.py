@@ -1,0 +1,84 @@
+"""The zoo's one registry: it feeds `create`, `list_models`, recipes and the command line."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from lobit.bits import Bits
+from lobit.errors import ConfigError
+
+Factory = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of the zoo: its factory, the shape of its input without the batch axis, its classes, and a line about it."""
+
+    name: str
+    factory: Factory
+    input_shape: tuple[int, ...]
+    num_classes: int
+    description: str
+
+
+_MODELS: dict[str, ModelInfo] = {}
+
+
+def register(name: str, *, input_shape: tuple[int, ...], num_classes: int, description: str) -> Callable[[Factory], Factory]:
+    """Enter a factory ``f(bits: Bits, **kwargs) -> nn.Module``."""
+
+    def enter(factory: Factory) -> Factory:
+        _MODELS[name] = ModelInfo(name, factory, input_shape, num_classes, description)
+        return factory
+
+    return enter
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that fit a pattern, sorted."""
+    return sorted(fnmatch.filter(_MODELS, pattern))
+
+
+def model_info(name: str) -> ModelInfo:
+    """What the registry knows of a model.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name.
+    """
+    if name not in _MODELS:
+        near = difflib.get_close_matches(str(name), _MODELS, n=1)
+        raise ConfigError(f"unknown model {name!r}; {f'did you mean {near[0]!r}?' if near else 'choose one of ' + ', '.join(list_models())}")
+    return _MODELS[name]
+
+
+def create(name: str, bits: str | Bits | None = None, **kwargs: Any) -> nn.Module:
+    """Build a model of the zoo.
+
+    Parameters
+    ----------
+    name : str
+        See `list_models`.
+    bits : str or Bits, optional
+        ``"W1A2"``; float when left out.
+    **kwargs
+        Settings of the model.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name or bits that are none.
+
+    Examples
+    --------
+    >>> create("digits-convnet", bits="W1A1").training
+    True
+    """
+    return model_info(name).factory(Bits() if bits is None else Bits.parse(bits), **kwargs)

@@ -1,0 +1,80 @@
+"""Average pooling with one order of summation: the same floats for every layout and batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lobit.errors import ConfigError
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+def window_mean(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], divisor: int) -> Tensor:
+    """Sum each window in raster order in the dtype of x, padding adds 0, then divide once.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, C, H, W)
+    """
+    if any(padding):
+        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+    rows, cols = ((x.shape[axis - 2] - kernel[axis]) // stride[axis] + 1 for axis in (0, 1))
+    total: Any = None
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            tap = x[:, :, i : i + (rows - 1) * stride[0] + 1 : stride[0], j : j + (cols - 1) * stride[1] + 1 : stride[1]]
+            total = tap if total is None else total + tap
+    return total / divisor  # type: ignore[no-any-return]
+
+
+class AvgPool2d(nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` by `window_mean`.
+
+    Raises
+    ------
+    ConfigError
+        For ``ceil_mode``, and ``count_include_pad=False`` with padding: their windows have different divisors.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.ceil_mode or (any(_pair(self.padding)) and not self.count_include_pad):
+            raise ConfigError("lobit's average pool has one divisor for all windows: use ceil_mode=False, and count_include_pad=True with padding")
+
+    @property
+    def divisor(self) -> int:
+        """What a window's sum is divided by."""
+        kernel = _pair(self.kernel_size)
+        return self.divisor_override or kernel[0] * kernel[1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool x of shape (N, C, H, W)."""
+        return window_mean(x, _pair(self.kernel_size), _pair(self.stride), _pair(self.padding), self.divisor)
+
+
+class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d` by `window_mean`, for output sizes that divide the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool x of shape (N, C, H, W) to (N, C, *output_size).
+
+        Raises
+        ------
+        ConfigError
+            When the output size does not divide the image.
+        """
+        kernel = self.kernel(int(x.shape[2]), int(x.shape[3]))
+        return window_mean(x, kernel, kernel, (0, 0), kernel[0] * kernel[1])
+
+    def kernel(self, height: int, width: int) -> tuple[int, int]:
+        """The window, which is the stride too, for an image."""
+        given = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        out = tuple(size if want is None else want for want, size in zip(given, (height, width), strict=True))
+        if height % out[0] or width % out[1]:
+            raise ConfigError(f"an adaptive pool to {out} needs an image that it divides, not {(height, width)}; use AvgPool2d")
+        return height // out[0], width // out[1]

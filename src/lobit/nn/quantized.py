@@ -1,0 +1,109 @@
+"""What `Linear` and `Conv2d` share: two quantizers, sums of codes that are exact integers, cached weight codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lobit.quantizers import ActivationQuantizer, Quantized, WeightQuantizer
+from lobit.quantizers.base import wide
+
+EXACT_IN_FLOAT32 = 2**24
+
+
+class QuantizedLayer(nn.Module):
+    """Mixed into a layer of torch.nn that has a ``weight`` and a ``bias``.
+
+    Attributes
+    ----------
+    weight_quantizer : WeightQuantizer or None
+    input_quantizer : ActivationQuantizer or None
+    """
+
+    weight: Tensor
+    bias: Any
+    weight_quantizer: WeightQuantizer | None
+    input_quantizer: ActivationQuantizer | None
+
+    def set_quantizers(self, weight_quantizer: WeightQuantizer | None, input_quantizer: ActivationQuantizer | None) -> None:
+        """Attach quantizers; None leaves that side in float."""
+        if weight_quantizer is not None:
+            weight_quantizer.attach(self.weight)
+        self.weight_quantizer = weight_quantizer
+        self.input_quantizer = input_quantizer
+        self._cached: tuple[tuple[Any, ...], Quantized] | None = None
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has a quantizer at all."""
+        return self.weight_quantizer is not None or self.input_quantizer is not None
+
+    @property
+    def exact(self) -> bool:
+        """Whether it belongs to the exact class: both sides are codes."""
+        return self.weight_quantizer is not None and self.input_quantizer is not None
+
+    @property
+    def accumulator_bound(self) -> int:
+        """Largest magnitude of a sum: ``K * max|code_x - zero| * max|code_w|``, K inputs for one output."""
+        assert self.weight_quantizer is not None
+        assert self.input_quantizer is not None
+        x, zero = self.input_quantizer.code_type, self.input_quantizer.zero
+        return self.weight[0].numel() * max(abs(x.lo - zero), abs(x.hi - zero)) * self.weight_quantizer.code_type.max_abs
+
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The layer's linear map without a bias."""
+        raise NotImplementedError
+
+    def per_channel(self, values: Tensor) -> Tensor:
+        """Shape (O,) values so that they broadcast over the output."""
+        raise NotImplementedError
+
+    def quantized_forward(self, x: Tensor) -> Tensor:
+        """``product(codes_x - zero, codes_w) * (scale_x * scale_w)``, then ``+ bias``: codes first, two float operations after the exact sum."""
+        weight = self.quantized_weight()
+        if self.input_quantizer is None or weight is None:
+            values = x if self.input_quantizer is None else self.input_quantizer(x).values()
+            y = self.product(values, self.weight if weight is None else weight.values())
+        else:
+            codes, scale, zero = self.input_quantizer(x)
+            y = self._sum(codes - zero if zero else codes, weight.codes) * self._scale(scale, weight.scale)
+        return y if self.bias is None else y + self.per_channel(self.bias)
+
+    def quantized_weight(self) -> Quantized | None:
+        """Codes and scale of the weights; in eval without gradient they are kept until the weights change."""
+        if self.weight_quantizer is None:
+            return None
+        if self.training or (torch.is_grad_enabled() and self.weight.requires_grad) or torch.compiler.is_compiling():
+            return self.weight_quantizer(self.weight)  # type: ignore[no-any-return]
+        state = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
+        key = tuple((id(t), t._version, t.device, t.dtype) for t in state if not t.is_inference())
+        if self._cached is None or self._cached[0] != key or len(key) < len(state):
+            self._cached = key, self.weight_quantizer(self.weight)
+        return self._cached[1]
+
+    def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.training or self.accumulator_bound <= EXACT_IN_FLOAT32:
+            return self.product(x, weight)
+        return self.product(wide(x), wide(weight)).to(x.dtype)
+
+    def _scale(self, x: Tensor, weight: Tensor) -> Tensor:
+        return self.per_channel((x * weight).flatten())
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch the mode and drop kept weight codes."""
+        self._cached = None
+        return super().train(mode)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._cached = None
+        has_state = any(key.startswith(f"{prefix}weight_quantizer.") for key in state_dict)
+        if self.weight_quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
+            self.weight_quantizer.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_cached": None}

@@ -1,0 +1,34 @@
+"""Quantizers: pure functions that make integer codes with a pseudo-gradient, and thin modules that hold their settings."""
+
+from lobit.quantizers.base import ActivationQuantizer, Quantized, Quantizer, WeightQuantizer
+from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
+from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
+from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
+from lobit.quantizers.registry import get, names, register
+from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
+
+__all__ = [
+    "LSQ",
+    "ActivationQuantizer",
+    "DoReFaActivations",
+    "DoReFaWeights",
+    "LSQWeights",
+    "LinearQuant",
+    "LinearQuantWeights",
+    "MagnitudeSign",
+    "Quantized",
+    "Quantizer",
+    "Sign",
+    "SignWeights",
+    "StochasticSign",
+    "WeightQuantizer",
+    "dorefa_activations",
+    "dorefa_weights",
+    "get",
+    "linear_quant",
+    "lsq",
+    "names",
+    "register",
+    "sign",
+    "stochastic_sign",
+]

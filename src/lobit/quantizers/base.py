@@ -1,0 +1,146 @@
+"""What a quantizer is: a module that turns floats into integer codes and the scale that gives them their meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lobit.bits import CodeType
+from lobit.errors import ConfigError
+
+Role = Literal["weights", "activations"]
+
+
+class Quantized(NamedTuple):
+    """Codes and their meaning: ``value = scale * (codes - zero)``.
+
+    Attributes
+    ----------
+    codes : Tensor
+        Float tensor of the input's shape that holds integers; carries the straight-through gradient.
+    scale : Tensor
+        float32, of shape ``()``, or ``(O, 1, ..)`` for weights with one scale per output channel.
+    zero : int
+        The code of real 0.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    zero: int
+
+    def values(self) -> Tensor:
+        """``scale * (codes - zero)``: what the codes stand for."""
+        return (self.codes - self.zero if self.zero else self.codes) * self.scale
+
+
+class Quantizer(nn.Module):
+    """Base of all quantizers; use `ActivationQuantizer` or `WeightQuantizer`.
+
+    The state of a quantizer may be absent from a checkpoint, so that a checkpoint of the float model loads strictly; state that is there is loaded.
+
+    Attributes
+    ----------
+    alias : str
+        Its name in the registry.
+    zero : int
+        The code of real 0; 0 for all quantizers of this package.
+    owner : str
+        The layer it belongs to, for error messages.
+    """
+
+    role: ClassVar[Role]
+    alias: ClassVar[str] = ""
+    zero: int = 0
+    owner: str = "a layer"
+
+    @property
+    def code_type(self) -> CodeType:
+        """The type of its codes.
+
+        Raises
+        ------
+        ConfigError
+            For an activation quantizer that has not yet seen whether its input is non-negative.
+        """
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Quantized:
+        """Quantize a float tensor."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """The code type, for printing."""
+        try:
+            return str(self.code_type)
+        except ConfigError:
+            return "sign undecided"
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            super()._load_from_state_dict(state_dict, prefix, *args)
+            self._after_load()
+
+    def _after_load(self) -> None:
+        """Called when state was loaded."""
+
+
+class ActivationQuantizer(Quantizer):
+    """Quantizes a layer's input, with one scale for the whole tensor."""
+
+    role = "activations"
+    calibrating: bool = False
+
+    def steps(self) -> list[tuple[str, Tensor]]:
+        """The float32 operations whose rounded result is the code in eval.
+
+        Returns
+        -------
+        list of (str, Tensor)
+            Operations of docs/architecture.md, "The exact class", with a float32 operand of shape (1,) each. In eval the codes are exactly
+            ``to_codes(chain(x))``.
+        """
+        raise NotImplementedError
+
+
+class WeightQuantizer(Quantizer):
+    """Quantizes a layer's weights.
+
+    Attributes
+    ----------
+    latent_range : tuple of float or None
+        The range that the float (latent) weights are clipped to after each step of training; None where they are free.
+    """
+
+    role = "weights"
+    latent_range: ClassVar[tuple[float, float] | None] = None
+
+    def attach(self, weight: Tensor) -> None:
+        """Make room for state that depends on the weights' shape; layers call it once."""
+
+    def reset(self) -> None:
+        """Forget state that was derived from former weights; layers call it when new weights are loaded."""
+
+
+def wide(x: Tensor) -> Tensor:
+    """To float64, or to float32 on a device that has no float64."""
+    return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
+
+
+def constant(value: float, like: Tensor) -> Tensor:
+    """A float32 scalar on the device of ``like``."""
+    return torch.full((), value, dtype=torch.float32, device=like.device)
+
+
+def operand(value: float | Tensor) -> Tensor:
+    """The operand of a chain step: float32, shape (1,), on the CPU."""
+    return torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(1)
+
+
+def check_width(bits: int, low: int, what: str, hint: str = "") -> int:
+    """``bits`` if it is an integer from ``low`` to 8, else a `ConfigError`."""
+    if type(bits) is not int or not low <= bits <= 8:
+        raise ConfigError(f"{what} has {low} to 8 bits, not {bits!r}{hint and '; ' + hint}")
+    return bits

@@ -1,0 +1,100 @@
+"""DoReFa-Net's quantizers of weights and activations."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lobit.bits import Alphabet, CodeType
+from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, check_width, constant, operand, wide
+from lobit.quantizers.registry import register
+from lobit.quantizers.sign import mean_magnitude, scaled_sign
+from lobit.quantizers.straight_through import round_in_range
+
+_TINY = 1e-30  # all-zero weights become the middle of the range, not 0 / 0
+
+
+def dorefa_weights(w: Tensor, bits: int) -> Tensor:
+    """Codes of DoReFa's weights for 2 to 8 bits.
+
+    Forward, with ``n = 2^k - 1``: ``2 * round(n * (tanh w / (2 max|tanh w|) + 1/2)) - n``: odd integers; their value is ``code / n`` in [-1, 1].
+    Backward: the derivative of the formula with the rounding taken as the identity.
+
+    References
+    ----------
+    Zhou et al., DoReFa-Net, arXiv 1606.06160, equation 9.
+    """
+    n = (1 << bits) - 1
+    t = w.tanh()
+    v = (t / (2 * t.abs().amax()).clamp(min=_TINY) + 0.5) * n
+    return round_in_range(v, 0, n) * 2 - n
+
+
+def dorefa_activations(x: Tensor, bits: int) -> Tensor:
+    """Codes of DoReFa's activations.
+
+    Forward, with ``n = 2^k - 1``: ``round(n * clip(x, 0, 1))``; their value is ``code / n`` in [0, 1]. Backward: ``g_x = g * n * 1[0 <= n x <= n]``.
+
+    References
+    ----------
+    Zhou et al., DoReFa-Net, arXiv 1606.06160, equation 11.
+    """
+    n = (1 << bits) - 1
+    return round_in_range(x * n, 0, n)
+
+
+@register("dorefa")
+class DoReFaWeights(WeightQuantizer):
+    """Weights: `dorefa_weights`; one bit is ``sign(w) * mean|w|`` over the whole tensor with slope 1.
+
+    In eval the hyperbolic tangent is taken in float64, where the CPU's vector width does not decide the code.
+
+    Parameters
+    ----------
+    bits : int
+        1 to 8.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = check_width(bits, 1, "quantizer 'dorefa'")
+
+    @property
+    def code_type(self) -> CodeType:
+        """``odd`` of ``bits`` bits."""
+        return CodeType(Alphabet.ODD, self.bits)
+
+    def forward(self, x: Tensor) -> Quantized:
+        """Codes of the latent weights; one scale for all."""
+        if self.bits == 1:
+            scale = mean_magnitude(x, per_channel=False)
+            return Quantized(scaled_sign(x, scale), scale, self.zero)
+        codes = dorefa_weights(x if self.training else wide(x), self.bits).to(x.dtype)
+        return Quantized(codes, constant(1.0 / ((1 << self.bits) - 1), x), self.zero)
+
+
+@register("dorefa")
+class DoReFaActivations(ActivationQuantizer):
+    """Activations in [0, 1]: `dorefa_activations`.
+
+    Parameters
+    ----------
+    bits : int
+        1 to 8.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = check_width(bits, 1, "quantizer 'dorefa'")
+
+    @property
+    def code_type(self) -> CodeType:
+        """``unsigned`` of ``bits`` bits."""
+        return CodeType(Alphabet.UNSIGNED, self.bits)
+
+    def forward(self, x: Tensor) -> Quantized:
+        """Codes of a tensor of any shape."""
+        return Quantized(dorefa_activations(x, self.bits), constant(1.0 / self.code_type.hi, x), self.zero)
+
+    def steps(self) -> list[tuple[str, Tensor]]:
+        """Clip to [0, 1], then multiply by ``2^k - 1``."""
+        return [("max", operand(0.0)), ("min", operand(1.0)), ("mul", operand(float(self.code_type.hi)))]

@@ -1,0 +1,89 @@
+"""Recipes: YAML files that say all of a training run. The shipped ones go by name, others by path."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from lobit.errors import ConfigError
+from lobit.recipes.schema import DataSpec, ModelSpec, OptimizerSpec, Recipe
+
+MAX_BYTES = 1 << 20
+
+
+def list_recipes() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in files("lobit.recipes").iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(recipe: str | os.PathLike[str] | Recipe, **overrides: Any) -> Recipe:
+    """Read and check a recipe.
+
+    Parameters
+    ----------
+    recipe : str, path-like or Recipe
+        A shipped name, or the path of a YAML file.
+    **overrides
+        Top-level fields to replace, such as ``epochs=2``; None leaves a field as it is.
+
+    Raises
+    ------
+    ConfigError
+        Naming the recipe, the field, its value and what is allowed.
+    """
+    if isinstance(recipe, Recipe):
+        name, fields = "the recipe", recipe.model_dump()
+    else:
+        name = os.fspath(recipe)
+        fields = _parse(name, _read(name))
+    fields |= {field: value for field, value in overrides.items() if value is not None}
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise ConfigError(f"recipe {name!r}: {'; '.join(_explain(problem) for problem in error.errors())}") from None
+
+
+def _read(name: str) -> bytes:
+    if name in list_recipes():
+        return (files("lobit.recipes") / f"{name}.yaml").read_bytes()
+    path = Path(name)
+    if not (path.suffix in (".yaml", ".yml") or os.sep in name):
+        close = difflib.get_close_matches(name, list_recipes(), n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(list_recipes())}, or give the path of a .yaml file"
+        raise ConfigError(f"unknown recipe {name!r}; {hint}")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"recipe {name!r} has more than {MAX_BYTES} bytes; a recipe is a short YAML file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read recipe {name!r}: {error.strerror}; shipped recipes are {', '.join(list_recipes())}") from error
+
+
+def _parse(name: str, raw: bytes) -> dict[str, Any]:
+    try:
+        fields = yaml.safe_load(raw)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ConfigError(f"recipe {name!r} is not YAML: {error}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"recipe {name!r} must be a mapping of fields such as model, data and epochs")
+    return fields
+
+
+def _explain(problem: Any) -> str:
+    """One line for a pydantic error: where, what, and for an unknown field the nearest known one."""
+    where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    if problem["type"] == "extra_forbidden":
+        known = [field for model in (Recipe, ModelSpec, DataSpec, OptimizerSpec) for field in model.model_fields]
+        close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"unknown field {where!r}" + (f", did you mean {close[0]!r}?" if close else "; remove it")
+    got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+    return f"{where}: {problem['msg']}{got}"
+
+
+__all__ = ["DataSpec", "ModelSpec", "OptimizerSpec", "Recipe", "list_recipes", "load_recipe"]

@@ -1,0 +1,7 @@
+"""Training from recipes, on Lightning."""
+
+from lobit.training.checkpoints import build_model, load_model
+from lobit.training.module import accuracy, predict
+from lobit.training.run import TrainResult, train
+
+__all__ = ["TrainResult", "accuracy", "build_model", "load_model", "predict", "train"]

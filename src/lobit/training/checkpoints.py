@@ -1,0 +1,80 @@
+"""Checkpoints: written whole or not at all, read with ``weights_only=True``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import nn
+
+from lobit import models
+from lobit.atomic import atomic_file
+from lobit.errors import ConfigError
+from lobit.recipes import Recipe, load_recipe
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints through `atomic_file`, so that a killed run keeps its last good one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as stream:
+            torch.save(checkpoint, stream)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint as data: no code in it is run, whatever is asked for."""
+        return read_checkpoint(path)
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint of a lobit run.
+
+    Raises
+    ------
+    ConfigError
+        When there is none, or it is damaged or of another program.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ConfigError(f"there is no checkpoint {os.fspath(path)!r}; train first, or name another run folder") from None
+    except Exception as error:  # torch.load raises many kinds for damaged or hostile files
+        raise ConfigError(f"cannot read checkpoint {os.fspath(path)!r}: {type(error).__name__}; it is damaged or not lobit's") from error
+    if not isinstance(checkpoint, dict) or not {"lobit", "state_dict"} <= set(checkpoint):
+        raise ConfigError(f"{os.fspath(path)!r} is no checkpoint of a lobit run")
+    return checkpoint
+
+
+def load_model(run: str | os.PathLike[str]) -> tuple[nn.Module, Recipe]:
+    """The trained model of a run, in eval mode, and its recipe.
+
+    Parameters
+    ----------
+    run : path-like
+        A run's folder (its best checkpoint is taken, else its last), or a checkpoint file.
+    """
+    path = Path(run)
+    if path.is_dir():
+        folder = path / "checkpoints"
+        path = folder / "best.ckpt" if (folder / "best.ckpt").exists() else folder / "last.ckpt"
+    checkpoint = read_checkpoint(path)
+    recipe = load_recipe(Recipe.model_validate(checkpoint["lobit"]["recipe"]))
+    model = build_model(recipe)
+    state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"checkpoint {os.fspath(path)!r} does not fit its recipe's model: {error}") from error
+    return model.eval(), recipe
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """The model of a recipe, freshly initialised."""
+    try:
+        return models.create(recipe.model.name, bits=recipe.model.bits, **recipe.model.args)
+    except TypeError as error:
+        raise ConfigError(f"model {recipe.model.name!r} does not take {recipe.model.args!r}: {error}") from None

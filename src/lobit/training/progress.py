@@ -1,0 +1,87 @@
+"""What a run shows: a progress bar with an estimate in a terminal, a line an epoch when piped; and the table of epochs as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lobit.atomic import atomic_file
+from lobit.training.module import TrainingModule
+
+
+class ShowProgress(L.Callback):
+    """A bar over all batches of the run, with the time that is left and the figures of the last epoch."""
+
+    def __init__(self, title: str, console: Console | None = None) -> None:
+        self.console = console or Console(file=sys.stderr)
+        self.title = title
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._start = (0.0, 0)
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Open the bar, past the epochs that a resumed run has done."""
+        self._start = (time.perf_counter(), trainer.current_epoch)
+        if self.console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
+            self._bar.start()
+            total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
+            self._task = self._bar.add_task(self.title, total=total, completed=trainer.global_step, figures="")
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        """Move the bar."""
+        if self._bar:
+            self._bar.update(self._task, completed=trainer.global_step)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Show the epoch's figures."""
+        assert isinstance(module, TrainingModule)
+        figures = describe(module.history[-1]) if module.history else ""
+        if self._bar:
+            self._bar.update(self._task, figures=figures)
+            return
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
+        spent = time.perf_counter() - self._start[0]
+        left = spent / max(done - self._start[1], 1) * (total - done)
+        self.console.print(f"{self.title}: epoch {done}/{total}, {figures}, {spent:.0f} s, about {left:.0f} s left", highlight=False, soft_wrap=True)
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Close the bar, also after an error."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+
+class WriteHistory(L.Callback):
+    """Rewrites ``metrics.csv`` after each epoch, whole, so that a resumed run has every epoch once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write all epochs so far."""
+        assert isinstance(module, TrainingModule)
+        text = io.StringIO()
+        names = list(dict.fromkeys(name for row in module.history for name in row))
+        writer = csv.DictWriter(text, names)
+        writer.writeheader()
+        writer.writerows(module.history)
+        with atomic_file(self.path) as stream:
+            stream.write(text.getvalue().encode())
+
+
+def describe(row: dict[str, float]) -> str:
+    """Loss and accuracy of an epoch in a few words."""
+    parts = [f"loss {row['train_loss']:.4f}", f"train {row['train_accuracy']:.2%}"]
+    if "val_accuracy" in row:
+        parts.append(f"validation {row['val_accuracy']:.2%}")
+    return ", ".join(parts)

@@ -1,0 +1,236 @@
+"""One run of a recipe in a folder of its own: train, checkpoint each epoch, test the best epoch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lobit.atomic import atomic_file
+from lobit.data import DataSet, load_data
+from lobit.errors import ConfigError
+from lobit.recipes import Recipe, load_recipe
+from lobit.training.batches import Batches
+from lobit.training.checkpoints import AtomicCheckpointIO, build_model, load_model
+from lobit.training.module import TrainingModule, accuracy, predict
+from lobit.training.progress import ShowProgress, WriteHistory
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What came of a run.
+
+    Parameters
+    ----------
+    name : str
+        The recipe's name.
+    folder : str
+        Of the run: recipe.yaml, metrics.csv, checkpoints/, tensorboard/, result.json.
+    checkpoint : str
+        The best epoch's by validation accuracy, or the last where there is no validation set.
+    epoch : int
+        Of that checkpoint, counted from 1.
+    validation_accuracy : float or None
+    test_accuracy : float
+        Of that checkpoint's model, without retraining.
+    seconds : float
+        Of the training in this process.
+    """
+
+    name: str
+    folder: str
+    checkpoint: str
+    epoch: int
+    validation_accuracy: float | None
+    test_accuracy: float
+    seconds: float
+
+
+def train(
+    recipe: str | os.PathLike[str] | Recipe,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    **overrides: Any,
+) -> TrainResult:
+    """Train the model of a recipe.
+
+    Parameters
+    ----------
+    recipe : str, path-like or Recipe
+        The name of a shipped recipe (``lobit.recipes.list_recipes()``), or the path of a YAML file.
+    out : path-like, optional
+        Folder of the run; ``runs/<name>`` by default.
+    data_dir : path-like, optional
+        Where the data sets are; by default what ``LOBIT_DATA`` names.
+    resume : bool
+        Go on from the folder's last checkpoint; the interrupted epoch is repeated.
+    overwrite : bool
+        Start anew where the folder holds a run already.
+    progress : bool
+        Show a progress bar, or a line an epoch when piped.
+    **overrides
+        Fields of the recipe to replace: ``epochs``, ``batch_size``, ``seed``, ``threads``.
+
+    Raises
+    ------
+    ConfigError
+        For a wrong recipe, missing data, or a folder that holds a run; before any work is done.
+    LobitError
+        When the loss stops being finite.
+    """
+    name = recipe_name(recipe)
+    spec = load_recipe(recipe, **overrides)
+    folder = Path(out) if out is not None else Path("runs") / name
+    last = folder / "checkpoints" / "last.ckpt"
+    data = load_data(spec.data.name, data_dir)
+    check_sizes(spec, data)
+    _prepare(folder, last, spec, resume=resume, overwrite=overwrite)
+    if spec.threads:
+        torch.set_num_threads(spec.threads)
+    torch.manual_seed(spec.seed)
+    module = TrainingModule(build_model(spec), spec)
+    train_batches, val_batches, test = _split(spec, data)
+    callbacks: list[L.Callback] = [_Epochs(train_batches), *_checkpoints(folder, validation=val_batches is not None), WriteHistory(folder / "metrics.csv")]
+    if progress:
+        callbacks.append(ShowProgress(name))
+    start = time.perf_counter()
+    with _quiet():
+        trainer = L.Trainer(
+            max_epochs=spec.epochs,
+            accelerator="cpu",
+            logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1_000_000,
+        )
+        trainer.fit(
+            module,
+            DataLoader(train_batches, batch_size=None),
+            None if val_batches is None else DataLoader(val_batches, batch_size=None),
+            ckpt_path=str(last) if resume and last.exists() else None,
+            weights_only=True,
+        )
+    seconds = time.perf_counter() - start
+    result = _finish(name, folder, module, test, seconds)
+    with atomic_file(folder / "result.json") as stream:
+        stream.write(json.dumps(asdict(result), indent=2).encode())
+    return result
+
+
+def recipe_name(recipe: str | os.PathLike[str] | Recipe) -> str:
+    """A short name for folders and titles."""
+    return recipe.model.name if isinstance(recipe, Recipe) else Path(recipe).stem
+
+
+def check_sizes(spec: Recipe, data: DataSet) -> None:
+    """Refuse a validation split or a batch larger than the training set."""
+    left = len(data.train_labels) - spec.data.validation
+    if left < spec.batch_size:
+        raise ConfigError(
+            f"{spec.data.name} has {len(data.train_labels)} training samples; {spec.data.validation} for validation leave {max(left, 0)}, "
+            f"less than one batch of {spec.batch_size}. Lower data.validation or batch_size"
+        )
+
+
+def _prepare(folder: Path, last: Path, spec: Recipe, *, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise ConfigError("resume and overwrite exclude each other; choose one")
+    done = (folder / "result.json").exists()
+    if (done or last.exists()) and not (resume or overwrite):
+        what = "a finished run" if done else "an interrupted run"
+        go_on = "" if done else "--resume goes on with it, "
+        raise ConfigError(f"{str(folder)!r} holds {what}; {go_on}--overwrite starts anew, --out names another folder")
+    try:
+        if overwrite and (done or last.exists()):
+            for old in ("checkpoints", "tensorboard"):
+                shutil.rmtree(folder / old, ignore_errors=True)
+            (folder / "result.json").unlink(missing_ok=True)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        with atomic_file(folder / "recipe.yaml") as stream:
+            stream.write(yaml.safe_dump(spec.model_dump(), sort_keys=False).encode())
+    except OSError as error:
+        raise ConfigError(f"cannot write to {str(folder)!r}: {error.strerror or error}; name a writable folder with --out") from error
+
+
+def _split(spec: Recipe, data: DataSet) -> tuple[Batches, Batches | None, tuple[Tensor, Tensor]]:
+    """Training and validation batches (the last samples of the training set), and the test set."""
+    images, test_images = (torch.from_numpy(data.scale(part, spec.data.low, spec.data.high)) for part in (data.train_images, data.test_images))
+    labels, test_labels = torch.from_numpy(data.train_labels), torch.from_numpy(data.test_labels)
+    cut = len(labels) - spec.data.validation
+    validation = Batches(images[cut:], labels[cut:], 1000) if spec.data.validation else None
+    return Batches(images[:cut], labels[:cut], spec.batch_size, spec.seed), validation, (test_images, test_labels)
+
+
+def _checkpoints(folder: Path, *, validation: bool) -> list[L.Callback]:
+    common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
+    kept: list[L.Callback] = [ModelCheckpoint(filename="last", **common)]
+    if validation:
+        kept.append(ModelCheckpoint(filename="best", monitor="val_accuracy", mode="max", **common))
+    return kept
+
+
+def _finish(name: str, folder: Path, module: TrainingModule, test: tuple[Tensor, Tensor], seconds: float) -> TrainResult:
+    scored = [row for row in module.history if "val_accuracy" in row]
+    best = max(scored, key=lambda row: row["val_accuracy"]) if scored else module.history[-1]
+    checkpoint = folder / "checkpoints" / ("best.ckpt" if scored else "last.ckpt")
+    model, _ = load_model(checkpoint)
+    images, labels = test
+    return TrainResult(
+        name, str(folder), str(checkpoint), int(best["epoch"]), best.get("val_accuracy"), accuracy(predict(model, images), labels), round(seconds, 1)
+    )
+
+
+class _Epochs(L.Callback):
+    """Tells the batches which epoch it is, so that a resumed run shuffles as an uninterrupted one; closes the epoch ahead of what reads its figures."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.batches.epoch = trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.batches.epoch = trainer.current_epoch
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, TrainingModule)
+        module.close_epoch()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's advice on hardware and workers, none of which fits data in memory, stays out of the way."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,1 @@
+"""Tests of the file, its graph and its packing."""

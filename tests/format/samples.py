@@ -1,0 +1,109 @@
+"""Small graphs that between them use every operator, every alphabet and both kinds of code padding. Free of torch and pytest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lobit.bits import CodeType
+from lobit.format import Constant, Graph, Node, Step, check_graph
+
+CONV = {"stride": [1, 1], "padding": [1, 1, 1, 1], "dilation": [1, 1], "groups": 1}
+QUANTIZE = [Step("mul", "step"), Step("round")]
+
+
+def codes(rng: np.random.Generator, shape: tuple[int, ...], code: str) -> Constant:
+    """Random codes of a type."""
+    kind = CodeType.parse(code)
+    return Constant.from_codes(rng.choice(kind.levels, shape), kind)
+
+
+def floats(values: Any) -> Constant:
+    """A float32 constant."""
+    return Constant.from_array(np.asarray(values, np.float32))
+
+
+def integers(values: Any) -> Constant:
+    """An int32 constant."""
+    return Constant.from_array(np.asarray(values, np.int32))
+
+
+def signs(rng: np.random.Generator, count: int) -> NDArray[Any]:
+    """Random directions."""
+    return rng.choice([-1, 1], count)
+
+
+def mlp() -> Graph:
+    """8-bit input, ternary and one-bit layers, two-bit thresholds, 70 channels: two words and a tail."""
+    rng = np.random.default_rng(1)
+    nodes = [
+        Node("chain", "quantize", ("x",), "x8", {"steps": QUANTIZE, "code": "unsigned8", "zero": 3}, {"step": "quantize.step"}),
+        Node("linear", "fc1", ("x8",), "s1", {}, {"weight": "fc1.weight"}),
+        Node("threshold", "act1", ("s1",), "a1", {"code": "odd1", "zero": 0}, {"thresholds": "act1.t", "direction": "act1.d"}),
+        Node("linear", "fc2", ("a1",), "s2", {}, {"weight": "fc2.weight"}),
+        Node("threshold", "act2", ("s2",), "a2", {"code": "unsigned2", "zero": 0}, {"thresholds": "act2.t", "direction": "act2.d"}),
+        Node("linear", "fc3", ("a2",), "s3", {}, {"weight": "fc3.weight"}),
+        Node(
+            "chain",
+            "logits",
+            ("s3",),
+            "y",
+            {"steps": [Step("to_float"), Step("mul", "a"), Step("add", "b"), Step("max", "low"), Step("min", "high")], "code": None},
+            {"a": "logits.a", "b": "logits.b", "low": "logits.low", "high": "logits.high"},
+        ),
+    ]
+    constants = {
+        "quantize.step": floats([31.875]),
+        "fc1.weight": codes(rng, (70, 13), "ternary2"),
+        "act1.t": integers(rng.integers(-200, 200, (70, 1))),
+        "act1.d": integers(signs(rng, 70)),
+        "fc2.weight": codes(rng, (9, 70), "odd1"),
+        "act2.t": integers(np.sort(rng.integers(-20, 20, (9, 3)), axis=1)),
+        "act2.d": integers(signs(rng, 9)),
+        "fc3.weight": codes(rng, (4, 9), "signed3"),
+        "logits.a": floats(rng.normal(size=4)),
+        "logits.b": floats(rng.normal(size=4)),
+        "logits.low": floats([-50]),
+        "logits.high": floats([50]),
+    }
+    return check_graph(Graph({"x": (13,)}, nodes, ("y",), constants, meta={"model": "sample"}))
+
+
+def convnet() -> Graph:
+    """Padded one-bit convolution, groups, dilation, both pools, a residual add, and the two float layers."""
+    rng = np.random.default_rng(2)
+    pool = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0]}
+    chain = {"steps": [Step("to_float"), Step("div", "by"), Step("sub", "mean")], "code": None, "zero": 0}
+    nodes = [
+        Node("conv2d_f32", "stem", ("x",), "f0", CONV, {"weight": "stem.weight", "bias": "stem.bias"}),
+        Node("chain", "sign", ("f0",), "c0", {"steps": [], "code": "odd1", "zero": 0}),
+        Node("conv2d", "conv1", ("c0",), "s1", CONV, {"weight": "conv1.weight"}),
+        Node("threshold", "act1", ("s1",), "c1", {"code": "odd1", "zero": 0}, {"thresholds": "act1.t", "direction": "act1.d"}),
+        Node("max_pool2d", "pool1", ("c1",), "p1", {**pool, "dilation": [1, 1]}),
+        Node(
+            "conv2d", "conv2", ("p1",), "s2", {**CONV, "groups": 2, "dilation": [2, 1], "padding": [2, 1, 2, 1]}, {"weight": "conv2.weight"}
+        ),
+        Node("chain", "norm2", ("s2",), "f2", chain, {"by": "norm2.by", "mean": "norm2.mean"}),
+        Node("add", "residual", ("f2", "f2"), "r2"),
+        Node("avg_pool2d", "pool2", ("r2",), "p2", {**pool, "divisor": 4}),
+        Node("flatten", "flat", ("p2",), "v"),
+        Node("linear_f32", "head", ("v",), "y", {}, {"weight": "head.weight"}),
+    ]
+    constants = {
+        "stem.weight": floats(rng.normal(size=(6, 2, 3, 3))),
+        "stem.bias": floats(rng.normal(size=6)),
+        "conv1.weight": codes(rng, (4, 6, 3, 3), "odd1"),
+        "act1.t": integers(rng.integers(-20, 20, (4, 1))),
+        "act1.d": integers(signs(rng, 4)),
+        "conv2.weight": codes(rng, (8, 2, 3, 3), "log23"),
+        "norm2.by": floats([3]),
+        "norm2.mean": floats(rng.normal(size=8)),
+        "head.weight": floats(rng.normal(size=(3, 8))),
+    }
+    return check_graph(Graph({"x": (2, 5, 4)}, nodes, ("y",), constants))
+
+
+SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet}

@@ -1,0 +1,1 @@
+"""Mutated files must be refused with a `FormatError` or run without harm."""

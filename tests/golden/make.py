@@ -1,0 +1,83 @@
+"""Write the golden files of the present format version. Run once a version; existing files are never replaced.
+
+usage: python -m tests.golden.make
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lobit.format import Graph, Node, Step, check_graph, write_file
+from lobit.format.file import VERSION
+from tests.format.samples import CONV, codes, floats, integers, mlp, signs
+from tests.golden import oracle
+
+FOLDER = Path(__file__).parent
+SAMPLES = 9
+
+
+def convnet() -> Graph:
+    """Of the exact class alone: 65 channels flattened, one-bit padding, groups, dilation, even kernel, both pools, a residual add."""
+    rng = np.random.default_rng(11)
+    wide = {"stride": [2, 1], "padding": [2, 0, 1, 1], "dilation": [2, 1], "groups": 5}
+    pool = {"kernel": [2, 2], "stride": [1, 2], "padding": [1, 0, 0, 1]}
+    rescale = {"steps": [Step("to_float"), Step("mul", "a"), Step("add", "b")], "code": None, "zero": 0}
+    round4 = {"steps": [Step("div", "step"), Step("round")], "code": "signed4", "zero": -2}
+    folded = {"thresholds": "act1.t", "direction": "act1.d"}
+    nodes = [
+        Node("chain", "sign", ("x",), "c0", {"steps": [Step("sub", "mean")], "code": "odd1", "zero": 0}, {"mean": "sign.mean"}),
+        Node("conv2d", "conv1", ("c0",), "s1", CONV, {"weight": "conv1.weight"}),
+        Node("threshold", "act1", ("s1",), "c1", {"code": "odd1", "zero": 0}, folded),
+        Node("conv2d", "conv2", ("c1",), "s2", wide, {"weight": "conv2.weight"}),
+        Node("chain", "norm2", ("s2",), "f2", rescale, {"a": "norm2.a", "b": "norm2.b"}),
+        Node("max_pool2d", "max", ("f2",), "m2", {**pool, "dilation": [1, 1]}),
+        Node("avg_pool2d", "avg", ("f2",), "v2", {**pool, "divisor": 3}),
+        Node("add", "residual", ("m2", "v2"), "r2"),
+        Node("chain", "act2", ("r2",), "c2", round4, {"step": "act2.step"}),
+        Node("flatten", "flat", ("c2",), "c3"),
+        Node("linear", "head", ("c3",), "s3", {}, {"weight": "head.weight"}),
+        Node("chain", "logits", ("s3",), "y", rescale, {"a": "logits.a", "b": "logits.b"}),
+    ]
+    draft = Graph({"x": (3, 6, 5)}, nodes[:-2], ("c3",), {
+        "sign.mean": floats(rng.normal(size=3) / 4),
+        "conv1.weight": codes(rng, (10, 3, 3, 3), "odd1"),
+        "act1.t": integers(rng.integers(-6, 7, (10, 1))),
+        "act1.d": integers(signs(rng, 10)),
+        "conv2.weight": codes(rng, (65, 2, 2, 3), "signed3"),
+        "norm2.a": floats(rng.normal(size=65)),
+        "norm2.b": floats(rng.normal(size=65)),
+        "act2.step": floats([1.7]),
+    })  # fmt: skip
+    inputs = check_graph(draft).types["c3"].shape[0]
+    head = {
+        "head.weight": codes(rng, (7, inputs), "ternary2"),
+        "logits.a": floats(rng.normal(size=7)),
+        "logits.b": floats(rng.normal(size=7)),
+    }
+    return check_graph(Graph(draft.inputs, nodes, ("y",), {**draft.constants, **head}, meta={"model": "golden convnet"}))
+
+
+GOLDEN: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet}
+
+
+def main() -> None:
+    """Run from the command line."""
+    for name, make in GOLDEN.items():
+        path = FOLDER / f"v{VERSION}-{name}.lobit"
+        if path.exists():
+            print(f"{path.name} stays as it is")
+            continue
+        graph = make()
+        x = np.random.default_rng(12).normal(size=(SAMPLES, *next(iter(graph.inputs.values())))).astype(np.float32)
+        if name == "mlp":
+            x = (x - x.min()) / (x.max() - x.min()) * 8
+        write_file(path, graph)
+        np.savez(path.with_suffix(".npz"), x=x.astype(np.float32), y=oracle.run(graph, x))
+        print(f"{path.name}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Tests of lobit.runtime and of the engine under it."""
