@@ -29,13 +29,14 @@ static inline uint32_t gather_bits(const uint8_t *bytes, int bit) {
 
 /* Bits of (s ^ flip) >= at for 32 columns. */
 static inline uint32_t reached_bits(const int32_t *s, const int32_t *flip, const int32_t *at) {
-#if defined(__AVX512F__)
-    uint32_t word = 0;
+#if defined(__AVX512BW__)
+    __mmask16 half[2];
     for (int i = 0; i < 2; i++) {
         __m512i v = _mm512_xor_si512(_mm512_loadu_si512(s + 16 * i), _mm512_loadu_si512(flip + 16 * i));
-        word |= (uint32_t)_mm512_cmpge_epi32_mask(v, _mm512_loadu_si512(at + 16 * i)) << (16 * i);
+        half[i] = _mm512_cmpge_epi32_mask(v, _mm512_loadu_si512(at + 16 * i));
     }
-    return word;
+    /* Joined as masks: gcc 12 spills a 16-bit mask as two bytes and reloads it as four when it is widened to an integer. */
+    return _cvtmask32_u32(_mm512_kunpackw(half[1], half[0]));
 #elif defined(__AVX2__)
     uint32_t less = 0;
     for (int i = 0; i < 4; i++) {
@@ -57,8 +58,12 @@ static inline uint32_t low_bits(int64_t n) { return n >= 32 ? ~0u : ((uint32_t)1
 static void write_codes(const lb_rows_out *out, int64_t row, int64_t c0, int64_t n, int64_t channels, const uint8_t *codes) {
     if (out->form == LB_FORM_BYTES) {
         uint8_t *to = (uint8_t *)out->data + row * out->ld + c0;
-        memcpy(to, codes, (size_t)n);
-        if (c0 + n == channels) memset(to + n, 0, (size_t)(out->ld - channels));
+        int64_t tail = c0 + n == channels ? out->ld - channels : 0;
+        if (n < 8) /* a call of memcpy would cost more */
+            for (int64_t i = 0; i < n; i++) to[i] = codes[i];
+        else
+            memcpy(to, codes, (size_t)n);
+        for (int64_t i = 0; i < tail; i++) to[n + i] = 0;
         return;
     }
     uint32_t *to = (uint32_t *)out->data + row * out->ld + c0 / 32;
@@ -71,24 +76,38 @@ static void write_codes(const lb_rows_out *out, int64_t row, int64_t c0, int64_t
 
 /* ---- chains ---------------------------------------------------------------------------------------------------------------- */
 
-static void load_floats(float *to, const lb_stage *stage, const lb_rows_in *in, int64_t row, int64_t first, int64_t rows, int64_t c,
-                        int64_t n) {
-    for (int64_t r = 0; r < rows; r++, to += n) {
-        int64_t at = (row - first + r) * in->ld + c;
+/* Columns of rows of (C, H, W) samples: pixels run in the inner loop, for they lie side by side. */
+static void load_channels_first(float *to, const lb_stage *stage, const lb_rows_in *in, int64_t row, int64_t rows, int64_t c, int64_t n) {
+    while (rows > 0) {
+        int64_t pixel = row % in->pixels, here = in->pixels - pixel < rows ? in->pixels - pixel : rows;
+        const float *from = (const float *)in->data + (row / in->pixels * stage->channels + c) * in->pixels + pixel;
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t r = 0; r < here; r++) to[r * n + i] = from[i * in->pixels + r];
+        to += here * n;
+        row += here;
+        rows -= here;
+    }
+}
+
+/* n columns of each of `rows` rows, packed; `at` is the first element. */
+static void load_floats(float *to, const lb_stage *stage, const lb_rows_in *in, int64_t at, int64_t rows, int64_t n) {
+    if (in->ld == n) n *= rows, rows = 1;
+    for (int64_t r = 0; r < rows; r++, to += n, at += in->ld) {
         if (in->form == LB_FORM_F32) {
             memcpy(to, (const float *)in->data + at, (size_t)n * sizeof *to);
         } else if (in->form == LB_FORM_I32) {
             const int32_t *from = (const int32_t *)in->data + at;
             for (int64_t i = 0; i < n; i++) to[i] = (float)from[i];
-        } else if (in->form == LB_FORM_BYTES) {
+        } else {
             const uint8_t *from = (const uint8_t *)in->data + at;
             for (int64_t i = 0; i < n; i++) to[i] = (float)(from[i] * stage->in.spacing + stage->in.lo);
-        } else {
-            int64_t pixel = (row + r) % in->pixels, sample = (row + r) / in->pixels;
-            const float *from = (const float *)in->data + sample * in->pixels * stage->channels + pixel;
-            for (int64_t i = 0; i < n; i++) to[i] = from[(c + i) * in->pixels];
         }
     }
+}
+
+static void store_floats(const lb_rows_out *out, int64_t row, int64_t rows, int64_t c, int64_t n, const float *x) {
+    if (out->ld == n) n *= rows, rows = 1;
+    for (int64_t r = 0; r < rows; r++) memcpy((float *)out->data + (row + r) * out->ld + c, x + r * n, (size_t)n * sizeof *x);
 }
 
 static void run_steps(const lb_stage *stage, float *x, int64_t n, int64_t phase) {
@@ -202,10 +221,13 @@ static void stage_rows(const lb_stage *stage, const lb_rows_in *in, const lb_row
         m = row0 + rows - r < together ? row0 + rows - r : together;
         for (int64_t c = c0; c < c1; c += LB_BLOCK) {
             int64_t n = c1 - c < LB_BLOCK ? c1 - c : LB_BLOCK;
-            load_floats(x, stage, in, r, row0, m, c - (in->form == LB_FORM_NCHW ? 0 : c0), n);
+            if (in->form == LB_FORM_NCHW)
+                load_channels_first(x, stage, in, r, m, c, n);
+            else
+                load_floats(x, stage, in, (r - row0) * in->ld + c - c0, m, n);
             run_steps(stage, x, m * n, r * stage->channels % stage->period + c);
             if (stage->end == LB_END_F32) {
-                for (int64_t i = 0; i < m; i++) memcpy((float *)out->data + (r + i) * out->ld + c, x + i * n, (size_t)n * sizeof *x);
+                store_floats(out, r, m, c, n, x);
                 continue;
             }
             to_codes(stage, codes, x, m * n);

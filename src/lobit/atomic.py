@@ -27,7 +27,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target = Path(os.path.realpath(path))
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        os.close(handle)
+        with open(temporary, "wb") as stream:  # noqa: PTH123  # the file object's name is then the path
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -56,7 +56,9 @@ class QuantizeReport:
         head = ("layer", "class", "bits", "note")
         cells = [(row.path or "(model)", row.kind, row.bits or "-", row.note if row.replaced else f"left: {row.note}") for row in self.rows]
         widths = [max(len(line[column]) for line in [head, *cells]) for column in range(3)]
-        lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)) + "  " + line[3] for line in [head, *cells]]
+        lines = [
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)) + "  " + line[3] for line in [head, *cells]
+        ]
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -129,7 +131,9 @@ def _policies(products: list[str], bits: Policy, first: Policy, last: Policy) ->
         for pattern in patterns:
             if products and not any(fnmatch.fnmatchcase(path, pattern) for path in products):
                 near = difflib.get_close_matches(pattern, products, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"layers are {', '.join(products[:8])}{', ..' if len(products) > 8 else ''}"
+                hint = (
+                    f"did you mean {near[0]!r}?" if near else f"layers are {', '.join(products[:8])}{', ..' if len(products) > 8 else ''}"
+                )
                 raise ConfigError(f"pattern {pattern!r} fits no Linear or Conv2d; {hint}")
         chosen = {path: next((p for pattern, p in patterns.items() if fnmatch.fnmatchcase(path, pattern)), None) for path in products}
         named = {path for path in products if path in patterns}  # a layer named in full is not overruled by first and last

@@ -137,7 +137,9 @@ class GraphBuilder:
         with np.errstate(over="ignore"):  # beyond float32 becomes infinite, refused just below
             array = np.asarray(operand).astype(np.float32).reshape(-1)
         if array.size not in (1, channels):
-            raise ExportError(f"{name!r}: a constant of {array.size} values meets {channels} channels; it needs one value, or one per channel")
+            raise ExportError(
+                f"{name!r}: a constant of {array.size} values meets {channels} channels; it needs one value, or one per channel"
+            )
         if not np.isfinite(array).all():
             raise ExportError(f"{name!r}: a constant is not finite in float32; check the model's parameters and statistics")
         return array

@@ -46,7 +46,9 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
         if x.device.type != "cpu":
             raise ShapeError(f"{what} is on {x.device}; export and verify run on the CPU: pass x.cpu()")
         if x.ndim not in (2, 4) or 0 in x.shape[1:]:
-            raise ShapeError(f"{what} has shape {tuple(x.shape)}; lobit takes a batch of shape (N, C) or (N, C, H, W), none of C, H, W zero")
+            raise ShapeError(
+                f"{what} has shape {tuple(x.shape)}; lobit takes a batch of shape (N, C) or (N, C, H, W), none of C, H, W zero"
+            )
         if len(x) != len(inputs[0]):
             raise ShapeError(f"{what} has a batch of {len(x)}, the first one of {len(inputs[0])}; they must agree")
         if not torch.isfinite(x).all():
@@ -118,7 +120,9 @@ def _why(error: Exception, batch: int) -> str:
 def _user_inputs(program: ExportedProgram) -> tuple[str, ...]:
     changed = [spec for spec in program.graph_signature.output_specs if spec.kind is not OutputKind.USER_OUTPUT]
     if changed:
-        raise ExportError(f"the model changes {changed[0].target!r} in eval mode; export needs a model that leaves its buffers and inputs alone")
+        raise ExportError(
+            f"the model changes {changed[0].target!r} in eval mode; export needs a model that leaves its buffers and inputs alone"
+        )
     specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     return tuple(spec.arg.name for spec in specs)
 

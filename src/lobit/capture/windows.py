@@ -87,6 +87,8 @@ def adaptive_pool_attrs(size: Sequence[int], target: int | Sequence[int | None] 
     wanted = [target, target] if target is None or isinstance(target, int) else list(target)
     out = [n if want is None else want for n, want in zip(size, wanted, strict=True)]
     if any(n % want for n, want in zip(size, out, strict=True)):
-        raise ValueError(f"an adaptive pool from {tuple(size)} to {tuple(out)} has windows of different sizes; choose a size that divides the image's")
+        raise ValueError(
+            f"an adaptive pool from {tuple(size)} to {tuple(out)} has windows of different sizes; choose a size that divides the image's"
+        )
     kernel = [n // want for n, want in zip(size, out, strict=True)]
     return {"kernel": kernel, "stride": kernel, "padding": [0, 0, 0, 0], "divisor": kernel[0] * kernel[1]}

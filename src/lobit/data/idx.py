@@ -31,5 +31,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if not raw.startswith(expected):
         raise ConfigError(f"{path} does not begin like an idx file of uint8 with shape {shape}; replace it with the official file")
     if len(raw) != limit:
-        raise ConfigError(f"{path} holds {'more' if len(raw) > limit else 'fewer'} bytes than shape {shape} takes; replace it with the official file")
+        raise ConfigError(
+            f"{path} holds {'more' if len(raw) > limit else 'fewer'} bytes than shape {shape} takes; replace it with the official file"
+        )
     return np.frombuffer(raw, np.uint8, offset=len(expected)).reshape(shape)

@@ -107,7 +107,9 @@ def _check_md5(path: Path, expected: str) -> None:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     if found != expected:
-        raise ConfigError(f"{path} has MD5 {found}, the official file {expected}; it is damaged or another file: remove it, then it is downloaded again")
+        raise ConfigError(
+            f"{path} has MD5 {found}, the official file {expected}; it is damaged or another file: remove it, then it is downloaded again"
+        )
 
 
 def _download(source: Source, part: str, data_dir: Path | None) -> Path:
@@ -115,7 +117,9 @@ def _download(source: Source, part: str, data_dir: Path | None) -> Path:
 
     folder = (data_dir if data_dir is not None else _cache()) / source.folder / "raw"
     try:
-        got = pooch.retrieve(f"{source.url}{part}.gz", known_hash=f"md5:{source.md5[part]}", fname=f"{part}.gz", path=folder, progressbar=False)
+        got = pooch.retrieve(
+            f"{source.url}{part}.gz", known_hash=f"md5:{source.md5[part]}", fname=f"{part}.gz", path=folder, progressbar=False
+        )
     except Exception as error:  # pooch passes on whatever requests, the file system or its check raised
         listed = "\n".join(f"  {name}.gz  MD5 {md5}" for name, md5 in source.md5.items())
         raise ConfigError(

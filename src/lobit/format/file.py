@@ -12,7 +12,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,14 +58,36 @@ def write_file(path: str | os.PathLike[str], graph: Graph) -> int:
         When the file system refuses: a missing or read-only folder, a full disk.
     """
     data = file_bytes(graph)
+    put_in_place(path, data)
+    return len(data)
+
+
+def put_in_place(path: str | os.PathLike[str], data: bytes, check: Callable[[Path], None] | None = None) -> None:
+    """Write bytes to a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        The target.
+    data : bytes
+    check : callable, optional
+        Gets the finished file under its temporary name; what it raises keeps the target as it was.
+
+    Raises
+    ------
+    ExportError
+        When the file system refuses.
+    """
     try:
         with atomic_file(path) as stream:
             stream.write(data)
+            stream.flush()
+            if check is not None:
+                check(Path(stream.name))
     except OSError as error:
         raise ExportError(
             f"cannot write {os.fspath(path)!r}: {error.strerror or error}; nothing was written. Choose a writable folder with enough space"
         ) from error
-    return len(data)
 
 
 def file_bytes(graph: Graph) -> bytes:

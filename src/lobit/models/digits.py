@@ -9,7 +9,9 @@ from lobit.convert import quantize_
 from lobit.models.registry import register
 
 
-@register("digits-convnet", input_shape=(1, 8, 8), num_classes=10, description="a small net for 8 x 8 digits in [0, 1], made low-bit by quantize_")
+@register(
+    "digits-convnet", input_shape=(1, 8, 8), num_classes=10, description="a small net for 8 x 8 digits in [0, 1], made low-bit by quantize_"
+)
 def digits_convnet(bits: Bits, *, width: int = 32) -> nn.Module:
     """Conv 3x3, batch norm, ReLU, twice, with max pooling; then two linear layers."""
     model = nn.Sequential(

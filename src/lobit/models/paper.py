@@ -32,7 +32,11 @@ def _quantizers(bits: Bits, *, first: bool) -> dict[str, Any]:
 def _classifier(bits: Bits, inputs: int, hidden: Sequence[int], classes: int, dropout: float, *, first: bool) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [lnn.Linear(inputs, width, bias=False, **_quantizers(bits, first=first and not layers)), lnn.BatchNorm1d(width, eps=EPS), nn.Hardtanh()]
+        layers += [
+            lnn.Linear(inputs, width, bias=False, **_quantizers(bits, first=first and not layers)),
+            lnn.BatchNorm1d(width, eps=EPS),
+            nn.Hardtanh(),
+        ]
         layers += [nn.Dropout(dropout)] if dropout else []
         inputs = width
     return [*layers, lnn.Linear(inputs, classes, bias=False, **_quantizers(bits, first=False)), lnn.BatchNorm1d(classes, eps=EPS)]

@@ -55,7 +55,9 @@ def model_info(name: str) -> ModelInfo:
     """
     if name not in _MODELS:
         near = difflib.get_close_matches(str(name), _MODELS, n=1)
-        raise ConfigError(f"unknown model {name!r}; {f'did you mean {near[0]!r}?' if near else 'choose one of ' + ', '.join(list_models())}")
+        raise ConfigError(
+            f"unknown model {name!r}; {f'did you mean {near[0]!r}?' if near else 'choose one of ' + ', '.join(list_models())}"
+        )
     return _MODELS[name]
 
 

@@ -44,7 +44,9 @@ class AvgPool2d(nn.AvgPool2d):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.ceil_mode or (any(_pair(self.padding)) and not self.count_include_pad):
-            raise ConfigError("lobit's average pool has one divisor for all windows: use ceil_mode=False, and count_include_pad=True with padding")
+            raise ConfigError(
+                "lobit's average pool has one divisor for all windows: use ceil_mode=False, and count_include_pad=True with padding"
+            )
 
     @property
     def divisor(self) -> int:

@@ -39,7 +39,9 @@ def step_factor(layer: QuantizedLayer, step_scale: StepScale) -> float:
     return factor if step_scale == "glorot" else float(2.0 ** round(math.log2(factor)))
 
 
-def parameter_groups(model: nn.Module, lr: float, *, step_scale: StepScale | None = None, weight_decay: float = 0.0) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, lr: float, *, step_scale: StepScale | None = None, weight_decay: float = 0.0
+) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer: latent weights get their layer's step and no decay, learned quantizer steps a tenth of the rate and no decay, the rest the plain rate.
 
     Raises
@@ -54,7 +56,9 @@ def parameter_groups(model: nn.Module, lr: float, *, step_scale: StepScale | Non
     for layer, _ in latent_layers(model):
         if id(layer.weight) not in latent:
             latent.add(id(layer.weight))
-            groups.append({"params": [layer.weight], "lr": lr * (step_factor(layer, step_scale) if step_scale else 1.0), "weight_decay": 0.0})
+            groups.append(
+                {"params": [layer.weight], "lr": lr * (step_factor(layer, step_scale) if step_scale else 1.0), "weight_decay": 0.0}
+            )
     steps = [parameter for module in model.modules() if isinstance(module, Quantizer) for parameter in module.parameters()]
     known = latent | {id(parameter) for parameter in steps}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in known]

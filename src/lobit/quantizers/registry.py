@@ -70,7 +70,9 @@ def get(identifier: Identifier, role: Role, bits: int | None = None) -> Quantize
     else:
         quantizer = identifier
     if not isinstance(quantizer, Quantizer):
-        raise ConfigError(f"{quantizer!r} is no quantizer; give None, a name of {', '.join(names(role))}, a dict, a callable or a Quantizer")
+        raise ConfigError(
+            f"{quantizer!r} is no quantizer; give None, a name of {', '.join(names(role))}, a dict, a callable or a Quantizer"
+        )
     if quantizer.role != role:
         raise ConfigError(f"{type(quantizer).__name__} quantizes {quantizer.role}, not {role}; choose one of {', '.join(names(role))}")
     return quantizer

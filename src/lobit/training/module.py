@@ -91,7 +91,11 @@ class TrainingModule(L.LightningModule):
         x, labels = batch
         logits = self.model(x)
         loss: Tensor = self.loss(logits, labels)
-        for name, value in (("loss", loss.detach() * len(x)), ("hits", (logits.detach().argmax(1) == labels).sum()), ("count", torch.tensor(len(x)))):
+        for name, value in (
+            ("loss", loss.detach() * len(x)),
+            ("hits", (logits.detach().argmax(1) == labels).sum()),
+            ("count", torch.tensor(len(x))),
+        ):
             self._sums[f"{stage}_{name}"] = self._sums.get(f"{stage}_{name}", torch.zeros((), dtype=torch.float64)) + value
         return loss
 
@@ -126,5 +130,3 @@ def predict(model: nn.Module, x: Tensor, batch_size: int = 1000) -> Tensor:
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of rows whose largest logit is at the label."""
     return float((logits.argmax(1) == labels).float().mean())
-
-

@@ -31,7 +31,13 @@ class ShowProgress(L.Callback):
         """Open the bar, past the epochs that a resumed run has done."""
         self._start = (time.perf_counter(), trainer.current_epoch)
         if self.console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
             self._bar.start()
             total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
@@ -52,7 +58,9 @@ class ShowProgress(L.Callback):
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         spent = time.perf_counter() - self._start[0]
         left = spent / max(done - self._start[1], 1) * (total - done)
-        self.console.print(f"{self.title}: epoch {done}/{total}, {figures}, {spent:.0f} s, about {left:.0f} s left", highlight=False, soft_wrap=True)
+        self.console.print(
+            f"{self.title}: epoch {done}/{total}, {figures}, {spent:.0f} s, about {left:.0f} s left", highlight=False, soft_wrap=True
+        )
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""

@@ -110,7 +110,11 @@ def train(
     torch.manual_seed(spec.seed)
     module = TrainingModule(build_model(spec), spec)
     train_batches, val_batches, test = _split(spec, data)
-    callbacks: list[L.Callback] = [_Epochs(train_batches), *_checkpoints(folder, validation=val_batches is not None), WriteHistory(folder / "metrics.csv")]
+    callbacks: list[L.Callback] = [
+        _Epochs(train_batches),
+        *_checkpoints(folder, validation=val_batches is not None),
+        WriteHistory(folder / "metrics.csv"),
+    ]
     if progress:
         callbacks.append(ShowProgress(name))
     start = time.perf_counter()
@@ -177,7 +181,9 @@ def _prepare(folder: Path, last: Path, spec: Recipe, *, resume: bool, overwrite:
 
 def _split(spec: Recipe, data: DataSet) -> tuple[Batches, Batches | None, tuple[Tensor, Tensor]]:
     """Training and validation batches (the last samples of the training set), and the test set."""
-    images, test_images = (torch.from_numpy(data.scale(part, spec.data.low, spec.data.high)) for part in (data.train_images, data.test_images))
+    images, test_images = (
+        torch.from_numpy(data.scale(part, spec.data.low, spec.data.high)) for part in (data.train_images, data.test_images)
+    )
     labels, test_labels = torch.from_numpy(data.train_labels), torch.from_numpy(data.test_labels)
     cut = len(labels) - spec.data.validation
     validation = Batches(images[cut:], labels[cut:], 1000) if spec.data.validation else None
@@ -199,7 +205,13 @@ def _finish(name: str, folder: Path, module: TrainingModule, test: tuple[Tensor,
     model, _ = load_model(checkpoint)
     images, labels = test
     return TrainResult(
-        name, str(folder), str(checkpoint), int(best["epoch"]), best.get("val_accuracy"), accuracy(predict(model, images), labels), round(seconds, 1)
+        name,
+        str(folder),
+        str(checkpoint),
+        int(best["epoch"]),
+        best.get("val_accuracy"),
+        accuracy(predict(model, images), labels),
+        round(seconds, 1),
     )
 
 

@@ -1,0 +1,164 @@
+"""What lobit's own layers become: codes, sums and chains, with the very constants that eval uses."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lobit import nn as lnn
+from lobit.bits import FLOAT_BITS, Bits
+from lobit.capture.builder import GraphBuilder, Value
+from lobit.capture.opaque import layer_class
+from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs
+from lobit.errors import ConfigError, ExportError
+from lobit.format import Constant
+from lobit.nn import QuantizedLayer
+from lobit.quantizers import ActivationQuantizer
+
+Emit = Callable[[GraphBuilder, str, Any, Value, tuple[int, ...]], Value]
+
+
+def emit_layer(builder: GraphBuilder, path: str, layer: nn.Module, x: Value, shape: tuple[int, ...]) -> Value:
+    """Append the nodes of the opaque layer at ``path``; ``shape`` is its output's, without the batch axis.
+
+    Raises
+    ------
+    ExportError
+        Naming the layer, when it has not seen data or cannot be exported.
+    """
+    try:
+        return LAYERS[layer_class(layer)](builder, path, layer, x, shape)
+    except (ConfigError, ValueError) as error:
+        raise ExportError(f"layer {path!r} ({type(layer).__name__}): {error}") from error
+
+
+def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, shape: tuple[int, ...]) -> Value:
+    op, rank = ("conv2d", 3) if isinstance(layer, nn.Conv2d) else ("linear", 1)
+    if len(x.shape) != rank:
+        raise ExportError(
+            f"layer {path!r} ({type(layer).__name__}) gets an input of shape (N, {', '.join(map(str, x.shape))}); flatten it first"
+        )
+    attrs = _conv_attrs(layer) if isinstance(layer, nn.Conv2d) else {}
+    if not layer.exact:
+        return _float_product(builder, path, layer, x, shape, op, attrs)
+    assert layer.input_quantizer is not None
+    weight = layer.quantized_weight()
+    assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
+    codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+    constant = Constant.from_codes(integers(weight.codes), layer.weight_quantizer.code_type)
+    name = builder.unique(path)
+    sums = builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{path}.sum")
+    builder.layer(name, op, str(_bits(layer)), x, None, builder.nodes[-1].constants["weight"])
+    scale = floats((activation_scale(layer.input_quantizer) * weight.scale).flatten())
+    bias = [] if layer.bias is None else [("add", "bias", floats(layer.bias))]
+    return builder.chain(f"{path}.out", sums, [("to_float",), ("mul", "scale", scale), *bias])
+
+
+def _float_product(
+    builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, shape: tuple[int, ...], op: str, attrs: dict[str, Any]
+) -> Value:
+    """One side is float: the product runs in float, on the values that the codes of the other side stand for."""
+    if layer.input_quantizer is not None:
+        codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+        zero = [("sub", "zero", float(layer.input_quantizer.zero))] if layer.input_quantizer.zero else []
+        x = builder.chain(
+            f"{path}.values", codes, [("to_float",), *zero, ("mul", "scale", floats(activation_scale(layer.input_quantizer)))]
+        )
+    quantized = layer.quantized_weight()
+    weight = layer.weight if quantized is None else quantized.values()
+    return float_product(builder, path, op, x, shape, attrs, weight, layer.bias, str(_bits(layer)))
+
+
+def float_product(
+    builder: GraphBuilder,
+    path: str,
+    op: str,
+    x: Value,
+    shape: tuple[int, ...],
+    attrs: dict[str, Any],
+    weight: Tensor,
+    bias: Tensor | None,
+    bits: str = "W32A32",
+) -> Value:
+    """Append a float linear or conv layer, which is inexact."""
+    name, why = builder.unique(path), "a float product; its sum depends on the order of the terms"
+    constants = {"weight": Constant.from_array(floats(weight))}
+    if bias is not None:
+        constants["bias"] = Constant.from_array(floats(bias))
+    y = builder.node(f"{op}_f32", name, [x], shape, attrs, constants, output=f"{path}.out", inexact=why)
+    builder.layer(name, f"{op}_f32", bits, x, why, builder.nodes[-1].constants["weight"])
+    return y
+
+
+def quantize(builder: GraphBuilder, name: str, quantizer: ActivationQuantizer, x: Value) -> Value:
+    """Append the chain that makes a quantizer's codes; the value has this name."""
+    steps = [(op, f"c{index}", floats(operand)) for index, (op, operand) in enumerate(quantizer.steps())]
+    return builder.chain(name, x, steps, quantizer.code_type, quantizer.zero)
+
+
+def activation_scale(quantizer: ActivationQuantizer) -> Tensor:
+    """The scale of an activation quantizer in eval, which does not depend on the input."""
+    scale: Tensor = quantizer(torch.zeros(1)).scale
+    return scale
+
+
+def _conv_attrs(layer: nn.Conv2d) -> dict[str, Any]:
+    return conv_attrs(layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+
+def _bits(layer: QuantizedLayer) -> Bits:
+    weights = FLOAT_BITS if layer.weight_quantizer is None else layer.weight_quantizer.code_type.bits
+    return Bits(weights, FLOAT_BITS if layer.input_quantizer is None else layer.input_quantizer.code_type.bits)
+
+
+def _batch_norm(builder: GraphBuilder, path: str, layer: lnn.BatchNorm2d, x: Value, shape: tuple[int, ...]) -> Value:
+    a, b = layer.factors()
+    y = builder.chain(path, x, [("mul", "a", floats(a)), ("add", "b", floats(b))])
+    builder.layer(y.name, "batch norm", "", x, None)
+    return y
+
+
+def _avg_pool(builder: GraphBuilder, path: str, layer: lnn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
+    given = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
+    return _pool(builder, path, x, shape, avg_pool_attrs(*given))
+
+
+def _adaptive_avg_pool(builder: GraphBuilder, path: str, layer: lnn.AdaptiveAvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
+    return _pool(builder, path, x, shape, adaptive_pool_attrs(x.shape[1:], layer.output_size))
+
+
+def _pool(builder: GraphBuilder, path: str, x: Value, shape: tuple[int, ...], attrs: dict[str, Any]) -> Value:
+    y = builder.node("avg_pool2d", builder.unique(path), [x], shape, attrs)
+    builder.layer(y.name, "avg_pool2d", "", x, None)
+    return y
+
+
+def floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A float32 copy of a tensor, or one value of a tensor without axes."""
+    array = tensor.detach().to(torch.float32).cpu().contiguous().numpy().copy()
+    return array if array.ndim else array.reshape(1)
+
+
+def integers(codes: Tensor) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Codes, held as floats, as integers."""
+    return codes.detach().to(torch.int16).cpu().contiguous().numpy()
+
+
+def elements(shape: Sequence[int]) -> int:
+    """How many values a shape has."""
+    return math.prod(shape)
+
+
+LAYERS: dict[type[nn.Module], Emit] = {
+    lnn.Linear: _product,
+    lnn.Conv2d: _product,
+    lnn.BatchNorm1d: _batch_norm,
+    lnn.BatchNorm2d: _batch_norm,
+    lnn.AvgPool2d: _avg_pool,
+    lnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
+}

@@ -1,0 +1,283 @@
+"""What PyTorch's operators become: one table from names to emitters. An operator that is not in it is refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from lobit.capture.builder import GraphBuilder, Value
+from lobit.capture.layers import elements, float_product, floats
+from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs, max_pool_attrs
+from lobit.errors import ExportError
+
+FOREIGN_POOL = "PyTorch's own average pool; its sum depends on the layout (lobit.quantize_ replaces the module nn.AvgPool2d)"
+FOREIGN_NORM = "PyTorch's own batch norm; it fuses product and sum on some CPUs (lobit.quantize_ replaces the module)"
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of an operator: its node, its arguments by name, the graph under construction."""
+
+    node: fx.Node
+    builder: GraphBuilder
+    values: Mapping[fx.Node, Value]
+    tensors: Mapping[str, Tensor]
+    args: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A name for its node: the module it stands in and what it is."""
+        return f"{module_path(self.node)}{self.node.name}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The output's shape without the batch axis."""
+        return output_shape(self.node)
+
+    def fail(self, why: str) -> ExportError:
+        """The error of this use, with where it stands."""
+        return ExportError(f"operator {self.node.target} {where(self.node)}: {why}")
+
+    def value(self, name: str) -> Value:
+        """A computed argument."""
+        given = self.args[name]
+        if isinstance(given, fx.Node) and given in self.values:
+            return self.values[given]
+        raise self.fail(f"its argument {name!r} must be computed from the model's input")
+
+    def tensor(self, name: str) -> Tensor | None:
+        """An argument that is a parameter, a buffer or None."""
+        given = self.args.get(name)
+        if given is None:
+            return None
+        if isinstance(given, fx.Node) and given.name in self.tensors:
+            return self.tensors[given.name]
+        raise self.fail(f"its argument {name!r} must be a parameter or a buffer of the model")
+
+    def chain(self, *steps: tuple[str, Any], inexact: str | None = None) -> Value:
+        """Steps on the first argument."""
+        named = [(op, f"c{index}", operand) for index, (op, operand) in enumerate(steps)]
+        return self.builder.chain(self.name, self.value("self" if "self" in self.args else "input"), named, inexact=inexact)
+
+
+def module_path(node: fx.Node) -> str:
+    """Path of the module that an operator stands in, with a final dot; empty at the top."""
+    stack = list(node.meta.get("nn_module_stack", {}).values())
+    path = str(stack[-1][0]) if stack else ""
+    return f"{path}." if path and path != "L['self']" else ""
+
+
+def where(node: fx.Node) -> str:
+    """The module and the source line an operator stands in."""
+    path = module_path(node).rstrip(".")
+    lines = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    return f"in {f'module {path!r}' if path else 'the model'}" + (f" ({lines[-1]})" if lines else "")
+
+
+def output_shape(node: fx.Node) -> tuple[int, ...]:
+    """Shape without the batch axis; sizes other than the batch are fixed by the example."""
+    return tuple(int(size) for size in node.meta["val"].shape[1:])
+
+
+def emit_operator(node: fx.Node, builder: GraphBuilder, values: Mapping[fx.Node, Value], tensors: Mapping[str, Tensor]) -> Value:
+    """Append what an operator of PyTorch means.
+
+    Raises
+    ------
+    ExportError
+        For an operator that is not in the table, or a use of one that is not supported.
+    """
+    emit = OPERATORS.get(str(node.target))
+    if emit is None:
+        known = ", ".join(sorted({name.split(".")[1] for name in OPERATORS}))
+        raise ExportError(
+            f"operator {node.target} {where(node)} has no place in a packed network. lobit exports its own layers and: {known}. "
+            "Keep this part outside the exported model"
+        )
+    use = Use(node, builder, values, tensors, _named(node))
+    shapes = [given.meta["val"] for given in node.all_input_nodes if given in values]
+    result = node.meta["val"]
+    if shapes and str(result.shape[0] if result.ndim else "") != str(shapes[0].shape[0]):
+        raise use.fail(
+            f"it changes the batch axis, from {shapes[0].shape[0]} to {result.shape[0] if result.ndim else 'none'}; keep axis 0 as it is"
+        )
+    try:
+        return emit(use)
+    except ValueError as error:
+        raise use.fail(str(error)) from None
+
+
+def _named(node: fx.Node) -> dict[str, Any]:
+    """Arguments by name, defaults filled in."""
+    target: Any = node.target
+    schema = target._schema.arguments
+    given = dict(zip((argument.name for argument in schema), node.args, strict=False)) | dict(node.kwargs)
+    return {a.name: given.get(a.name, a.default_value if a.has_default_value() else None) for a in schema}
+
+
+def _same(use: Use) -> Value:
+    return use.value("self" if "self" in use.args else "input")
+
+
+def _flatten(use: Use) -> Value:
+    x = _same(use)
+    if use.shape == x.shape:
+        return x
+    if len(x.shape) != 3 or use.shape != (elements(x.shape),):
+        raise use.fail(
+            f"it reshapes (N, {', '.join(map(str, x.shape))}) to (N, {', '.join(map(str, use.shape))}); only flattening is supported"
+        )
+    return use.builder.node("flatten", use.builder.unique(use.name), [x], use.shape)
+
+
+def _clip(low: str | float | None, high: str | float | None) -> Callable[[Use], Value]:
+    def emit(use: Use) -> Value:
+        ends = [use.args[end] if isinstance(end, str) else end for end in (low, high)]
+        return use.chain(*((op, float(end)) for op, end in zip(("max", "min"), ends, strict=True) if end is not None))
+
+    return emit
+
+
+def _arithmetic(op: str) -> Callable[[Use], Value]:
+    def emit(use: Use) -> Value:
+        if use.args.get("alpha", 1) != 1:
+            raise use.fail("alpha must be 1")
+        other = use.args["other"]
+        if isinstance(other, fx.Node) and other in use.values:
+            return _add(use)
+        if isinstance(use.args["self"], fx.Node) and use.args["self"] not in use.values and op in ("add", "mul"):
+            raise use.fail("write the computed value first and the constant second")
+        operand = _per_channel(use, other)
+        if op == "div" and (operand == 0).any():
+            raise use.fail("it divides by zero")
+        return use.chain((op, operand))
+
+    return emit
+
+
+def _add(use: Use) -> Value:
+    a, b = use.value("self"), use.value("other")
+    if not str(use.node.target).startswith("aten.add."):
+        raise use.fail("of two computed values only the sum is supported")
+    if a.shape != b.shape:
+        raise use.fail(f"it adds shapes {a.shape} and {b.shape}; they must be equal")
+    return use.builder.node("add", use.builder.unique(use.name), [a, b], use.shape)
+
+
+def _per_channel(use: Use, other: Any) -> Any:
+    """A constant operand: a number, or a parameter with one value for each channel."""
+    if not isinstance(other, fx.Node):
+        return floats(torch.tensor(float(other)))
+    tensor = use.tensor("other")
+    assert tensor is not None
+    x = use.value("self")
+    axes = tuple(tensor.shape)
+    wanted = (1,) * (len(x.shape) + 1 - len(axes)) + axes
+    if tensor.numel() != 1 and (wanted[0] != 1 or wanted[1] != x.shape[0] or math.prod(wanted[2:]) != 1):
+        raise use.fail(f"its constant has shape {axes}; it must be one value, or one for each of the {x.shape[0]} channels")
+    return floats(tensor.reshape(-1))
+
+
+def _max_pool(use: Use) -> Value:
+    x, args = _same(use), use.args
+    attrs = max_pool_attrs(x.shape[1:], args["kernel_size"], args["stride"], args["padding"], args["dilation"], args["ceil_mode"])
+    return use.builder.node("max_pool2d", use.builder.unique(use.name), [x], use.shape, attrs)
+
+
+def _foreign_pool(use: Use, attrs: dict[str, Any]) -> Value:
+    x = _same(use)
+    name = use.builder.unique(use.name)
+    use.builder.layer(name, "avg_pool2d", "", x, FOREIGN_POOL)
+    return use.builder.node("avg_pool2d", name, [x], use.shape, attrs, inexact=FOREIGN_POOL)
+
+
+def _avg_pool(use: Use) -> Value:
+    a = use.args
+    given = (a["kernel_size"], a["stride"], a["padding"], a["ceil_mode"], a["count_include_pad"], a["divisor_override"])
+    return _foreign_pool(use, avg_pool_attrs(*given))
+
+
+def _adaptive_avg_pool(use: Use) -> Value:
+    return _foreign_pool(use, adaptive_pool_attrs(_same(use).shape[1:], use.args["output_size"]))
+
+
+def _mean(use: Use) -> Value:
+    x = _same(use)
+    if len(x.shape) != 3 or sorted(axis % 4 for axis in use.args["dim"] or []) != [2, 3]:
+        raise use.fail("a mean is supported over height and width, dim=(2, 3)")
+    size = list(x.shape[1:])
+    attrs = {"kernel": size, "stride": size, "padding": [0, 0, 0, 0], "divisor": math.prod(size)}
+    name = use.builder.unique(use.name)
+    use.builder.layer(name, "avg_pool2d", "", x, FOREIGN_POOL)
+    y = use.builder.node("avg_pool2d", name, [x], (x.shape[0], 1, 1), attrs, inexact=FOREIGN_POOL)
+    return y if use.args["keepdim"] else use.builder.node("flatten", use.builder.unique(f"{name}.flat"), [y], (x.shape[0],))
+
+
+def _batch_norm(use: Use) -> Value:
+    mean, var = use.tensor("running_mean"), use.tensor("running_var")
+    if mean is None or var is None:
+        raise use.fail("a batch norm without running statistics normalizes by the batch itself; use track_running_stats=True")
+    weight, bias = use.tensor("weight"), use.tensor("bias")
+    a = (var.double() + use.args["eps"]).rsqrt() * (1.0 if weight is None else weight.double())
+    b = (0.0 if bias is None else bias.double()) - mean.double() * a
+    use.builder.layer(use.name, "batch norm", "", use.value("input"), FOREIGN_NORM)
+    return use.chain(("mul", floats(a)), ("add", floats(b)), inexact=FOREIGN_NORM)
+
+
+def _linear(use: Use) -> Value:
+    x = use.value("input")
+    if len(x.shape) != 1:
+        raise use.fail(f"its input has shape (N, {', '.join(map(str, x.shape))}); flatten it first")
+    return _product(use, "linear", x, {})
+
+
+def _conv(use: Use) -> Value:
+    weight = use.tensor("weight")
+    assert weight is not None
+    a = use.args
+    return _product(use, "conv2d", use.value("input"), conv_attrs(weight.shape[2:], a["stride"], a["padding"], a["dilation"], a["groups"]))
+
+
+def _product(use: Use, op: str, x: Value, attrs: dict[str, Any]) -> Value:
+    weight = use.tensor("weight")
+    assert weight is not None
+    return float_product(
+        use.builder, module_path(use.node).rstrip(".") or use.node.name, op, x, use.shape, attrs, weight, use.tensor("bias")
+    )
+
+
+OPERATORS: dict[str, Callable[[Use], Value]] = {
+    **dict.fromkeys(
+        ("aten.clone.default", "aten.dropout.default", "aten.contiguous.default", "aten.alias.default", "aten.detach.default"), _same
+    ),
+    **dict.fromkeys(("aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints"), _flatten),
+    **dict.fromkeys(("aten.squeeze.dims", "aten.squeeze.dim", "aten.squeeze.default"), _flatten),
+    "aten.relu.default": _clip(0.0, None),
+    "aten.relu6.default": _clip(0.0, 6.0),
+    "aten.hardtanh.default": _clip("min_val", "max_val"),
+    "aten.clamp.default": _clip("min", "max"),
+    "aten.clamp_min.default": _clip("min", None),
+    "aten.clamp_max.default": _clip(None, "max"),
+    "aten.add.Tensor": _arithmetic("add"),
+    "aten.add.Scalar": _arithmetic("add"),
+    "aten.sub.Tensor": _arithmetic("sub"),
+    "aten.sub.Scalar": _arithmetic("sub"),
+    "aten.mul.Tensor": _arithmetic("mul"),
+    "aten.mul.Scalar": _arithmetic("mul"),
+    "aten.div.Tensor": _arithmetic("div"),
+    "aten.div.Scalar": _arithmetic("div"),
+    "aten.max_pool2d.default": _max_pool,
+    "aten.avg_pool2d.default": _avg_pool,
+    "aten.adaptive_avg_pool2d.default": _adaptive_avg_pool,
+    "aten.mean.dim": _mean,
+    "aten.batch_norm.default": _batch_norm,
+    "aten.linear.default": _linear,
+    "aten.conv2d.default": _conv,
+    "aten.conv2d.padding": _conv,
+}
+"""By PyTorch's name of the operator."""
