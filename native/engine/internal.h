@@ -190,7 +190,7 @@ struct lb_program {
 /* memory.c: every block is owned by the program; NULL marks it LB_NO_MEMORY. */
 void *lb_keep(lb_program *p, int64_t count, int64_t size); /* zeroed, 64-byte aligned */
 void *lb_copy(lb_program *p, const void *data, int64_t count, int64_t size);
-void lb_drop(lb_program *p, const void *block);
+void lb_drop(lb_program *p, void *block);
 char *lb_text(lb_program *p, const char *format, ...) __attribute__((format(printf, 2, 3)));
 int lb_refuse(lb_program *p, const char *format, ...) __attribute__((format(printf, 2, 3))); /* sets the error, returns -1 */
 int lb_out_of_memory(lb_program *p);
@@ -232,8 +232,8 @@ typedef struct {
     int64_t plane_words, pixel_words; /* of the image that is read: words of a plane of a pixel, of a pixel */
     lb_patches patches;
 } lb_image;
-/* Finds the patches of a layer on the image of its input; adds a copy of the image first where padding or groups need one. `unit` is the
- * number of channels of a word; `planes` counts them; a border class is made for each set of taps that falls outside when `classed`. */
+/* Finds the patches of a layer on the image of its input; adds a copy of the image first where padding or groups need one. When `classed`,
+ * each set of taps that falls outside the image becomes a border class. */
 int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed, lb_image *out);
 
 int lb_plan_product(lb_program *p, const lb_node *node, const lb_node *epilogue);

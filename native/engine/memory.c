@@ -37,23 +37,25 @@ int lb_grow(lb_program *p, void *array, int *count, int *room, size_t size, int 
     return (*count)++;
 }
 
+/* A block is preceded by its place in the program's list, so that dropping one is quick. */
 void *lb_keep(lb_program *p, int64_t count, int64_t size) {
-    int64_t bytes = lb_round_up(lb_max64(lb_mul(count, size), 1), LB_ALIGN);
-    if (lb_mul(count, size) < 0 || bytes < 0) {
+    int64_t bytes = lb_round_up(lb_sum(lb_mul(count, size), LB_ALIGN), LB_ALIGN);
+    if (bytes < 0) {
         lb_refuse(p, "a constant of %lld x %lld bytes is too large", (long long)count, (long long)size);
         return NULL;
     }
     int at = lb_grow(p, &p->kept, &p->kept_count, &p->kept_room, sizeof *p->kept, 1 << 24);
     if (at < 0) return NULL;
-    void *block = aligned_alloc(LB_ALIGN, (size_t)bytes);
+    int *block = aligned_alloc(LB_ALIGN, (size_t)bytes);
     if (!block) {
         p->kept_count--;
         lb_out_of_memory(p);
         return NULL;
     }
     memset(block, 0, (size_t)bytes);
+    *block = at;
     p->kept[at] = block;
-    return block;
+    return (char *)block + LB_ALIGN;
 }
 
 void *lb_copy(lb_program *p, const void *data, int64_t count, int64_t size) {
@@ -62,13 +64,12 @@ void *lb_copy(lb_program *p, const void *data, int64_t count, int64_t size) {
     return block;
 }
 
-void lb_drop(lb_program *p, const void *block) {
-    for (int i = p->kept_count - 1; block && i >= 0; i--) {
-        if (p->kept[i] != block) continue;
-        free(p->kept[i]);
-        p->kept[i] = p->kept[--p->kept_count];
-        return;
-    }
+void lb_drop(lb_program *p, void *data) {
+    if (!data) return;
+    int *block = (int *)(void *)((char *)data - LB_ALIGN), *last = p->kept[--p->kept_count];
+    *last = *block;
+    p->kept[*block] = last;
+    free(block);
 }
 
 char *lb_text(lb_program *p, const char *format, ...) {

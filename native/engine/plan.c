@@ -240,7 +240,7 @@ static void drop_node_constants(lb_program *p) {
         lb_drop(p, node->weights_f32);
         lb_drop(p, node->thresholds);
         lb_drop(p, node->direction);
-        for (int s = 0; node->kind == LB_NODE_CHAIN && s < node->step_count; s++) lb_drop(p, node->steps[s].operand);
+        for (int s = 0; node->kind == LB_NODE_CHAIN && s < node->step_count; s++) lb_drop(p, (void *)(uintptr_t)node->steps[s].operand);
         node->weights = NULL;
         node->weights_f32 = NULL;
     }

@@ -13,10 +13,9 @@ static int axis_classes(lb_program *p, const lb_window *w, int axis, int64_t siz
         int64_t start = o * w->stride[axis] - w->padding[axis], step = w->dilation[axis], kernel = w->kernel[axis];
         int64_t first = start < 0 ? lb_min64(lb_ceil_div(-start, step), kernel) : 0;
         int64_t last = start >= size ? first : lb_max64(first, lb_min64(kernel, lb_ceil_div(size - start, step)));
-        int same = 0;
-        while (same < count && ((*spans)[same].first != first || (*spans)[same].last != last)) same++;
-        if (same == count) (*spans)[count++] = (lb_span){first, last};
-        (*classes)[o] = same;
+        /* both ends only fall as o rises, so equal spans stand together */
+        if (!count || (*spans)[count - 1].first != first || (*spans)[count - 1].last != last) (*spans)[count++] = (lb_span){first, last};
+        (*classes)[o] = count - 1;
     }
     return count;
 }

@@ -104,36 +104,42 @@ static int64_t base_constant(const matrix *m, const lb_type *x, int64_t column, 
     return constant - (int64_t)x->zero * weight_sum;
 }
 
-/* Sum of a column's weights over the taps of a border class. */
-static int64_t inside_sum(const lb_patches *patches, const int64_t *tap_sums, int64_t kernel_width, int32_t cls) {
+/* Sums of a column's weights over all channels and the taps above and left of (i, j): (kh + 1) x (kw + 1) numbers. */
+static void sum_taps(const matrix *m, int64_t column, int64_t *sums) {
+    int64_t height = m->node->window.kernel[0], width = m->node->window.kernel[1], row = width + 1;
+    for (int64_t i = 0; i < height; i++) {
+        for (int64_t j = 0; j < width; j++) {
+            int64_t here = 0;
+            for (int64_t c = 0; c < m->group_channels; c++) here += weight_at(m, column, c, i * width + j);
+            sums[(i + 1) * row + j + 1] = here + sums[i * row + j + 1] + sums[(i + 1) * row + j] - sums[i * row + j];
+        }
+    }
+}
+
+/* Their part that a border class has inside the image. */
+static int64_t inside_sum(const lb_patches *patches, const int64_t *sums, int64_t row, int32_t cls) {
     const lb_span *y = &patches->spans_y[cls / patches->classes_x], *x = &patches->spans_x[cls % patches->classes_x];
-    int64_t sum = 0;
-    for (int64_t i = y->first; i < y->last; i++)
-        for (int64_t j = x->first; j < x->last; j++) sum += tap_sums[i * kernel_width + j];
-    return sum;
+    return sums[y->last * row + x->last] - sums[y->first * row + x->last] - sums[y->last * row + x->first] +
+           sums[y->first * row + x->first];
 }
 
 static int plan_bias(lb_program *p, lb_product *product, const matrix *m, const lb_type *x) {
-    int32_t classes = product->patches.classes;
+    const lb_patches *patches = &product->patches;
     int64_t padding_code = lb_levels_of(x->code).lo; /* of an empty word, where zero is no code */
-    int64_t *tap_sums = lb_keep(p, m->taps, sizeof *tap_sums);
-    product->bias = lb_keep(p, lb_mul(product->groups, classes), lb_mul(product->ldb, sizeof *product->bias));
+    int64_t row = m->node->window.kernel[1] + 1, count = lb_mul(m->node->window.kernel[0] + 1, row);
+    int64_t *sums = lb_keep(p, count, sizeof *sums);
+    product->bias = lb_keep(p, lb_mul(product->groups, patches->classes), lb_mul(product->ldb, sizeof *product->bias));
     if (p->status != LB_OK) return -1;
     for (int64_t column = 0; column < product->outputs; column++) {
-        int64_t all = 0;
-        for (int64_t tap = 0; tap < m->taps; tap++) {
-            tap_sums[tap] = 0;
-            for (int64_t c = 0; c < m->group_channels; c++) tap_sums[tap] += weight_at(m, column, c, tap);
-            all += tap_sums[tap];
-        }
-        int64_t base = base_constant(m, x, column, all);
-        int32_t *bias = product->bias + column / m->cols * classes * product->ldb + column % m->cols;
-        for (int32_t cls = 0; cls < classes; cls++) {
-            int64_t outside = product->patches.spans_y ? all - inside_sum(&product->patches, tap_sums, m->node->window.kernel[1], cls) : 0;
+        sum_taps(m, column, sums);
+        int64_t all = sums[count - 1], base = base_constant(m, x, column, all);
+        int32_t *bias = product->bias + column / m->cols * patches->classes * product->ldb + column % m->cols;
+        for (int32_t cls = 0; cls < patches->classes; cls++) {
+            int64_t outside = patches->spans_y ? all - inside_sum(patches, sums, row, cls) : 0;
             bias[cls * product->ldb] = (int32_t)(uint32_t)(base - (padding_code - x->zero) * outside);
         }
     }
-    lb_drop(p, tap_sums);
+    lb_drop(p, sums);
     return 0;
 }
 

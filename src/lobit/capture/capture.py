@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
@@ -72,6 +73,8 @@ def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]]) ->
             made = [new.output for new in builder.nodes[before:] if new.op == "chain" and new.attrs.get("code") is not None]
             if made:
                 codes.setdefault(path, []).extend(made)
+        elif node.target is getitem and node.args[0] in values and node.args[1] == 0:
+            values[node] = values[node.args[0]]  # the first of several results
         elif str(node.target) not in IGNORED:
             values[node] = emit_operator(node, builder, values, traced.tensors)
     raise ExportError("the model has no output")

@@ -79,9 +79,15 @@ def where(node: fx.Node) -> str:
     return f"in {f'module {path!r}' if path else 'the model'}" + (f" ({lines[-1]})" if lines else "")
 
 
+def result(node: fx.Node) -> Tensor:
+    """What an operator makes, as a tensor without data; its first result where it has several."""
+    value = node.meta["val"]
+    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
+
+
 def output_shape(node: fx.Node) -> tuple[int, ...]:
     """Shape without the batch axis; sizes other than the batch are fixed by the example."""
-    return tuple(int(size) for size in node.meta["val"].shape[1:])
+    return tuple(int(size) for size in result(node).shape[1:])
 
 
 def emit_operator(node: fx.Node, builder: GraphBuilder, values: Mapping[fx.Node, Value], tensors: Mapping[str, Tensor]) -> Value:
@@ -100,12 +106,10 @@ def emit_operator(node: fx.Node, builder: GraphBuilder, values: Mapping[fx.Node,
             "Keep this part outside the exported model"
         )
     use = Use(node, builder, values, tensors, _named(node))
-    shapes = [given.meta["val"] for given in node.all_input_nodes if given in values]
-    result = node.meta["val"]
-    if shapes and str(result.shape[0] if result.ndim else "") != str(shapes[0].shape[0]):
-        raise use.fail(
-            f"it changes the batch axis, from {shapes[0].shape[0]} to {result.shape[0] if result.ndim else 'none'}; keep axis 0 as it is"
-        )
+    shapes = [result(given) for given in node.all_input_nodes if given in values]
+    rows = tuple(result(node).shape[:1])
+    if shapes and tuple(map(str, rows)) != (str(shapes[0].shape[0]),):
+        raise use.fail(f"it changes the batch axis, from {shapes[0].shape[0]} to {rows[0] if rows else 'none'}; keep axis 0 as it is")
     try:
         return emit(use)
     except ValueError as error:
@@ -276,6 +280,7 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.adaptive_avg_pool2d.default": _adaptive_avg_pool,
     "aten.mean.dim": _mean,
     "aten.batch_norm.default": _batch_norm,
+    "aten._native_batch_norm_legit_no_training.default": _batch_norm,
     "aten.linear.default": _linear,
     "aten.conv2d.default": _conv,
     "aten.conv2d.padding": _conv,

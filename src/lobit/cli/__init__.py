@@ -1,0 +1,19 @@
+"""The `lobit` command. It starts without any extra installed, to say which one is missing."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Entry point: run the command line, or say how to get it."""
+    try:
+        from lobit.cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich", "click"):
+            raise
+        sys.exit("lobit: the command line needs typer and rich: pip install 'lobit[cli]' (or 'lobit[train]' to train too)")
+    sys.exit(run())
+
+
+__all__ = ["main"]
