@@ -84,7 +84,8 @@ def pack_codes(codes: NDArray[Any], code: CodeType) -> NDArray[np.uint64]:
     tail = -fields.shape[-1] % WORD_BITS
     fields = np.pad(fields, [(0, 0)] * (fields.ndim - 1) + [(0, tail)])
     planes = np.stack([(fields >> bit) & 1 for bit in range(code.bits)])
-    return np.packbits(planes, axis=-1, bitorder="little").view(WORD)
+    # contiguous: with an axis of length 1 packbits may return an array that view() refuses
+    return np.ascontiguousarray(np.packbits(planes, axis=-1, bitorder="little")).view(WORD)
 
 
 def unpack_codes(words: NDArray[np.uint64], shape: tuple[int, ...], code: CodeType) -> NDArray[np.int16]:

@@ -1,0 +1,130 @@
+"""Layers: without quantizers they are torch's; with them, sums of codes are exact integers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lobit import nn as lnn
+from lobit.errors import ConfigError
+
+PAIRS = [
+    (lambda: lnn.Linear(7, 5), lambda: nn.Linear(7, 5), (3, 7)),
+    (lambda: lnn.Linear(7, 5, bias=False), lambda: nn.Linear(7, 5, bias=False), (3, 7)),
+    (lambda: lnn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), lambda: nn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), (2, 4, 9, 8)),
+    (lambda: lnn.BatchNorm1d(5), lambda: nn.BatchNorm1d(5), (6, 5)),
+    (lambda: lnn.BatchNorm2d(5, affine=False), lambda: nn.BatchNorm2d(5, affine=False), (4, 5, 3, 3)),
+    (lambda: lnn.AvgPool2d(3, 2, 1), lambda: nn.AvgPool2d(3, 2, 1), (2, 3, 7, 6)),
+    (lambda: lnn.AdaptiveAvgPool2d(1), lambda: nn.AdaptiveAvgPool2d(1), (2, 3, 5, 6)),
+]
+
+
+@pytest.mark.parametrize(("make", "make_torch", "shape"), PAIRS)
+def test_a_layer_without_quantizers_is_torchs(make, make_torch, shape):
+    torch.manual_seed(0)
+    ours, theirs = make(), make_torch()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    x = torch.randn(shape)
+    xs = [x.clone().requires_grad_() for _ in range(2)]
+    ys = [layer(v) for layer, v in zip((ours, theirs), xs, strict=True)]
+    torch.testing.assert_close(*ys, rtol=1e-6, atol=1e-6)
+    for y in ys:
+        y.square().sum().backward()
+    torch.testing.assert_close(xs[0].grad, xs[1].grad, rtol=1e-5, atol=1e-5)
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("weights", "inputs"), [("sign", "sign"), ({"name": "lsq", "bits": 8}, {"name": "lsq", "bits": 8}), ("magnitude_sign", {"name": "lsq", "bits": 3})])
+@pytest.mark.parametrize("features", [3, 600, 4096])
+def test_eval_sums_are_exact_integers_also_beyond_float32(weights, inputs, features):
+    torch.manual_seed(features)
+    layer = lnn.Linear(features, 9, weight_quantizer=weights, input_quantizer=inputs)
+    x = torch.rand(5, features) * 3
+    layer(x)
+    with torch.no_grad():
+        layer.weight.copy_(layer.weight.abs())  # no cancelling: sums as long as they get
+    layer.eval()
+    with torch.no_grad():
+        cx, cw = layer.input_quantizer(x), layer.quantized_weight()
+        sums = cx.codes.double().numpy().astype(np.int64) @ cw.codes.double().numpy().astype(np.int64).T
+        scale = (cx.scale * cw.scale).flatten().numpy()
+        expected = sums.astype(np.float32) * scale + layer.bias.numpy()
+        np.testing.assert_array_equal(layer(x).numpy(), expected)
+
+
+def test_padding_of_a_one_bit_convolution_is_real_zero():
+    torch.manual_seed(0)
+    layer = lnn.Conv2d(3, 4, 3, padding=1, bias=False, weight_quantizer="sign", input_quantizer="sign").eval()
+    x = torch.randn(2, 3, 5, 5)
+    expected = F.conv2d(F.pad(torch.where(x >= 0, 1.0, -1.0), (1, 1, 1, 1)), torch.where(layer.weight >= 0, 1.0, -1.0))
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
+
+
+def test_lsq_gradient_through_a_layer_equals_fake_quantization():
+    torch.manual_seed(0)
+    layer = lnn.Linear(6, 4, weight_quantizer={"name": "lsq", "bits": 4}, input_quantizer={"name": "lsq", "bits": 4})
+    x = torch.randn(8, 6)
+    layer(x)
+    fake = copy.deepcopy(layer)
+    layer(x).square().sum().backward()
+    (F.linear(fake.input_quantizer(x).values(), fake.weight_quantizer(fake.weight).values()) + fake.bias).square().sum().backward()
+    for (name, a), (_, b) in zip(layer.named_parameters(), fake.named_parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_eval_is_two_float32_operations(affine):
+    torch.manual_seed(0)
+    norm = lnn.BatchNorm2d(6, affine=affine)
+    for _ in range(3):
+        norm(torch.randn(8, 6, 4, 4) * 3 + 1)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    norm.eval()
+    x = torch.randn(5, 6, 4, 4)
+    w = norm.weight.double().detach().numpy() if affine else np.ones(6)
+    bias = norm.bias.double().detach().numpy() if affine else np.zeros(6)
+    a = w / np.sqrt(norm.running_var.double().numpy() + norm.eps)
+    b = (bias - norm.running_mean.double().numpy() * a).astype(np.float32)
+    expected = x.numpy() * a.astype(np.float32).reshape(1, 6, 1, 1) + b.reshape(1, 6, 1, 1)
+    np.testing.assert_array_equal(norm(x).detach().numpy(), expected)
+    y = norm(x.to(memory_format=torch.channels_last))
+    np.testing.assert_array_equal(y.detach().numpy(), expected)
+
+
+def test_kept_weight_codes_follow_every_change_of_the_weights():
+    layer = lnn.Linear(4, 3, weight_quantizer="sign", input_quantizer="sign").eval()
+    x = torch.ones(1, 4)
+    with torch.no_grad():
+        layer.weight.fill_(0.5)
+        assert layer(x).sum() > 0
+        layer.weight.neg_()
+        first = layer(x) - layer.bias
+        layer.load_state_dict({**layer.state_dict(), "weight": torch.ones(3, 4)})
+        second = layer(x) - layer.bias
+    assert (first == -4).all()
+    assert (second == 4).all()
+
+
+def test_unsupported_settings_are_refused():
+    with pytest.raises(ConfigError, match="zeros"):
+        lnn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect", weight_quantizer="sign", input_quantizer="sign")
+    with pytest.raises(ConfigError, match="ceil_mode"):
+        lnn.AvgPool2d(2, ceil_mode=True)
+    with pytest.raises(ConfigError, match="divides"):
+        lnn.AdaptiveAvgPool2d(3)(torch.zeros(1, 2, 4, 4))
+
+
+def test_squared_hinge_is_the_papers_formula():
+    y, labels = torch.tensor([[0.5, -2.0, 1.5], [0.0, 0.0, 0.0]]), torch.tensor([2, 0])
+    t = np.array([[-1, -1, 1], [1, -1, -1]])
+    expected = np.mean(np.maximum(0, 1 - t * y.numpy()) ** 2)
+    assert float(lnn.SquaredHingeLoss()(y, labels)) == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,124 @@
+"""`quantize_`: what it replaces, what stays, and what it refuses."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lobit
+from lobit import nn as lnn
+from lobit.convert import quantize_
+from lobit.errors import ConfigError
+
+
+class Net(nn.Module):
+    """A functional ReLU, a residual add, a nested module, a shared one and a layer that lobit leaves alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.body = nn.ModuleDict({"a": nn.Conv2d(8, 8, 1), "b": nn.Conv2d(8, 8, 1)})
+        self.again = self.body["a"]
+        self.up = nn.ConvTranspose2d(8, 8, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.conv(x)))
+        x = x + F.relu(self.body["b"](self.body["a"](x)))
+        return self.head(self.pool(self.up(self.again(x))).flatten(1))
+
+
+def test_layers_are_replaced_in_place_and_parameters_stay():
+    net = Net()
+    before = dict(net.named_parameters())
+    keys = list(net.state_dict())
+    report = quantize_(net, "W2A4")
+    assert set(report.replaced) == {"conv", "norm", "body.a", "body.b", "pool", "head"}
+    assert all(dict(net.named_parameters())[name] is parameter for name, parameter in before.items())
+    assert [key for key in net.state_dict() if "quantizer" not in key] == keys
+    assert net.again is net.body["a"]
+    bits = {row.path: row.bits for row in report.rows}
+    assert bits["conv"] == bits["head"] == "W8A8"
+    assert bits["body.a"] == "W2A4"
+    assert "ConvTranspose2d" in str(report)
+    assert max(map(len, str(report).splitlines())) <= 100
+    net(torch.randn(2, 3, 6, 6)).sum().backward()
+    assert net.conv.weight_quantizer.step.grad is not None
+
+
+def test_float_checkpoints_load_strictly_and_quantized_ones_exactly():
+    torch.manual_seed(0)
+    trained, net = Net(), Net()
+    quantize_(net, "W2A2")
+    net(torch.randn(4, 3, 6, 6))
+    net.load_state_dict(trained.state_dict(), strict=True)
+    torch.testing.assert_close(net.conv.weight, trained.conv.weight, rtol=0, atol=0)
+    net(torch.randn(4, 3, 6, 6))
+    expected = 2 * trained.head.weight.double().abs().mean(1, keepdim=True) / 127**0.5
+    torch.testing.assert_close(net.head.weight_quantizer.step.detach(), expected.float())  # taken from the weights that were loaded
+    net.eval()
+    other = Net()
+    quantize_(other, "W2A2")
+    other.load_state_dict(net.state_dict(), strict=True)
+    x = torch.randn(3, 3, 6, 6)
+    torch.testing.assert_close(other.eval()(x), net(x), rtol=0, atol=0)
+
+
+def test_defaults_follow_the_input():
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    quantize_(net, "W1A1", first=None, last=None)
+    net(torch.randn(16, 4))
+    assert [str(net[i].input_quantizer.code_type) for i in (0, 2, 4)] == ["odd1", "unsigned1", "odd1"]
+    assert net[2].weight_quantizer.alias == "magnitude_sign"
+
+
+def test_policies_by_pattern():
+    net = Net()
+    quantize_(net, {"body.*": {"weights": "dorefa", "activations": "dorefa", "bits": "W2A3"}, "head": None, "*": "W4A4"}, first=None)
+    assert net.body["b"].weight_quantizer.alias == "dorefa"
+    assert net.body["b"].input_quantizer.code_type.bits == 3
+    assert type(net.head) is nn.Linear
+    assert net.conv.weight_quantizer.bits == 4
+
+
+@pytest.mark.parametrize(
+    ("bits", "message"),
+    [("W9A1", "1 to 8"), ("2bits", "no bit setting"), ({"boddy.*": "W1A1"}, "fits no"), ({"bits": "W2A2", "weihgts": "lsq"}, "unknown setting"),
+     ({"bits": "W2A2", "weights": "sign"}, "1 bit"), ("W2A2G6", "gradients")],
+)  # fmt: skip
+def test_a_wrong_policy_changes_nothing(bits, message):
+    net = Net()
+    modules = dict(net.named_modules())
+    with pytest.raises(ConfigError, match=message):
+        quantize_(net, bits)
+    assert dict(net.named_modules()) == modules
+
+
+def test_twice_or_a_bare_layer_is_refused_and_nothing_to_do_warns():
+    net = Net()
+    quantize_(net, "W1A1")
+    with pytest.raises(ConfigError, match="already"):
+        quantize_(net, "W1A1")
+    with pytest.raises(ConfigError, match="bare"):
+        quantize_(nn.Linear(2, 2), "W1A1")
+    with pytest.warns(UserWarning, match="no layer"):
+        quantize_(nn.Sequential(nn.ReLU()), "W1A1")
+
+
+def test_modes_hooks_and_copies_survive():
+    net = Net().eval()
+    seen = []
+    net.conv.register_forward_hook(lambda *_: seen.append(1))
+    quantize_(net, "W4A4")
+    assert not any(module.training for module in net.modules())
+    twin = copy.deepcopy(net)
+    twin.train()(torch.randn(2, 3, 6, 6))
+    assert seen == [1]
+    assert isinstance(twin.conv, lnn.Conv2d)
+    assert lobit.quantize_ is quantize_
