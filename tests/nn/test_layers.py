@@ -41,7 +41,10 @@ def test_a_layer_without_quantizers_is_torchs(make, make_torch, shape):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("weights", "inputs"), [("sign", "sign"), ({"name": "lsq", "bits": 8}, {"name": "lsq", "bits": 8}), ("magnitude_sign", {"name": "lsq", "bits": 3})])
+@pytest.mark.parametrize(
+    ("weights", "inputs"),
+    [("sign", "sign"), ({"name": "lsq", "bits": 8}, {"name": "lsq", "bits": 8}), ("magnitude_sign", {"name": "lsq", "bits": 3})],
+)
 @pytest.mark.parametrize("features", [3, 600, 4096])
 def test_eval_sums_are_exact_integers_also_beyond_float32(weights, inputs, features):
     torch.manual_seed(features)

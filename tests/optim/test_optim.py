@@ -16,7 +16,10 @@ def paper_layer(*shape):
     return kind(*shape, weight_quantizer="sign", input_quantizer="sign")
 
 
-@pytest.mark.parametrize(("layer", "factor", "power"), [(paper_layer(784, 4096), 57.0, 64), (paper_layer(4096, 4096), 73.9, 64), (paper_layer(512, 512, 3), 78.4, 64)])
+@pytest.mark.parametrize(
+    ("layer", "factor", "power"),
+    [(paper_layer(784, 4096), 57.0, 64), (paper_layer(4096, 4096), 73.9, 64), (paper_layer(512, 512, 3), 78.4, 64)],
+)
 def test_step_factors_are_the_papers(layer, factor, power):
     assert optim.step_factor(layer, "glorot") == pytest.approx(factor, abs=0.06)
     assert optim.step_factor(layer, "power-of-two") == power
@@ -24,7 +27,9 @@ def test_step_factors_are_the_papers(layer, factor, power):
 
 def test_groups_hold_every_parameter_once():
     layer = paper_layer(8, 4)
-    model = nn.Sequential(layer, lnn.BatchNorm1d(4), lnn.Linear(4, 4, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer="sign"), layer)
+    model = nn.Sequential(
+        layer, lnn.BatchNorm1d(4), lnn.Linear(4, 4, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer="sign"), layer
+    )
     groups = optim.parameter_groups(model, 0.1, step_scale="glorot", weight_decay=0.5)
     listed = [id(p) for group in groups for p in group["params"]]
     assert sorted(listed) == sorted(id(p) for p in model.parameters())

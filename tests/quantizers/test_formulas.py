@@ -127,7 +127,9 @@ def test_lsq_weights_have_a_step_for_each_channel_and_equal_a_loop(bits):
     for channel in range(5):
         row, step = w[channel].numpy(), np.float32(q.scale[channel].item())
         assert step == pytest.approx(2 * np.abs(row).mean() / np.sqrt(quantizer.code_type.hi), rel=1e-6)
-        np.testing.assert_array_equal(q.codes[channel].detach().numpy(), half_even(row / step, quantizer.code_type.lo, quantizer.code_type.hi))
+        np.testing.assert_array_equal(
+            q.codes[channel].detach().numpy(), half_even(row / step, quantizer.code_type.lo, quantizer.code_type.hi)
+        )
 
 
 def test_lsq_of_one_bit_is_a_bit_times_the_step_or_the_sign():
@@ -207,7 +209,9 @@ def test_stochastic_sign_has_the_mean_of_the_clipped_input():
     np.testing.assert_array_equal(Q.StochasticSign().eval()(x).codes.numpy(), np.where(x.numpy() >= 0, 1, -1))
 
 
-@pytest.mark.parametrize(("identifier", "message"), [("lsqq", "lsq"), ({"bits": 2}, "name"), (7, "no quantizer"), ({"name": "lsq", "bits": 9}, "8 bits")])
+@pytest.mark.parametrize(
+    ("identifier", "message"), [("lsqq", "lsq"), ({"bits": 2}, "name"), (7, "no quantizer"), ({"name": "lsq", "bits": 9}, "8 bits")]
+)
 def test_a_wrong_quantizer_is_refused_with_what_is_allowed(identifier, message):
     with pytest.raises(ConfigError, match=message):
         Q.get(identifier, "activations")
