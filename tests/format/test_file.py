@@ -273,13 +273,11 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(call: str, tmp_path: Path,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if call == "write":
-        real = os.fdopen
 
-        def fdopen(*args: Any, **kwargs: Any) -> Any:
-            stream = real(*args, **kwargs)
-            return _Full(stream)
+        def opened(*args: Any, **kwargs: Any) -> Any:
+            return _Full(open(*args, **kwargs))  # noqa: SIM115
 
-        monkeypatch.setattr(os, "fdopen", fdopen)
+        monkeypatch.setattr("lobit.atomic.open", opened, raising=False)
     else:
         monkeypatch.setattr(os, call, full)
     with pytest.raises(ExportError, match="No space left"):

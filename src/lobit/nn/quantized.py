@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lobit.nn.cache import KeptCodes
 from lobit.quantizers import ActivationQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
 
@@ -32,9 +33,12 @@ class QuantizedLayer(nn.Module):
         """Attach quantizers; None leaves that side in float."""
         if weight_quantizer is not None:
             weight_quantizer.attach(self.weight)
+        for quantizer in (weight_quantizer, input_quantizer):
+            if quantizer is not None and not quantizer.owner:
+                quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
         self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer
-        self._cached: tuple[tuple[Any, ...], Quantized] | None = None
+        self._kept = KeptCodes()
 
     @property
     def is_quantized(self) -> bool:
@@ -77,13 +81,12 @@ class QuantizedLayer(nn.Module):
         """Codes and scale of the weights; in eval without gradient they are kept until the weights change."""
         if self.weight_quantizer is None:
             return None
-        if self.training or (torch.is_grad_enabled() and self.weight.requires_grad) or torch.compiler.is_compiling():
+        sources = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
+        learning = self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
+        if learning or torch.compiler.is_compiling():
             return self.weight_quantizer(self.weight)  # type: ignore[no-any-return]
-        state = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
-        key = tuple((id(t), t._version, t.device, t.dtype) for t in state if not t.is_inference())
-        if self._cached is None or self._cached[0] != key or len(key) < len(state):
-            self._cached = key, self.weight_quantizer(self.weight)
-        return self._cached[1]
+        quantizer = self.weight_quantizer
+        return self._kept.get(sources, lambda: quantizer(self.weight))
 
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.training or self.accumulator_bound <= EXACT_IN_FLOAT32:
@@ -95,15 +98,16 @@ class QuantizedLayer(nn.Module):
 
     def train(self, mode: bool = True) -> Any:
         """Switch the mode and drop kept weight codes."""
-        self._cached = None
+        self._kept.drop()
         return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._kept.drop()
+        return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self._cached = None
+        self._kept.drop()
         has_state = any(key.startswith(f"{prefix}weight_quantizer.") for key in state_dict)
         if self.weight_quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
             self.weight_quantizer.reset()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cached": None}

@@ -1,7 +1,9 @@
 """Quantizers: pure functions that make integer codes with a pseudo-gradient, and thin modules that hold their settings."""
 
 from lobit.quantizers.base import ActivationQuantizer, Quantized, Quantizer, WeightQuantizer
+from lobit.quantizers.calibration import calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
+from lobit.quantizers.dropout import CodeDropout
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
 from lobit.quantizers.registry import get, names, register
@@ -10,6 +12,7 @@ from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSi
 __all__ = [
     "LSQ",
     "ActivationQuantizer",
+    "CodeDropout",
     "DoReFaActivations",
     "DoReFaWeights",
     "LSQWeights",
@@ -22,6 +25,7 @@ __all__ = [
     "SignWeights",
     "StochasticSign",
     "WeightQuantizer",
+    "calibrating",
     "dorefa_activations",
     "dorefa_weights",
     "get",

@@ -48,13 +48,13 @@ class Quantizer(nn.Module):
     zero : int
         The code of real 0; 0 for all quantizers of this package.
     owner : str
-        The layer it belongs to, for error messages.
+        The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
     """
 
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
-    owner: str = "a layer"
+    owner: str = ""
 
     @property
     def code_type(self) -> CodeType:
@@ -88,7 +88,13 @@ class Quantizer(nn.Module):
 
 
 class ActivationQuantizer(Quantizer):
-    """Quantizes a layer's input, with one scale for the whole tensor."""
+    """Quantizes a layer's input, with one scale for the whole tensor.
+
+    Attributes
+    ----------
+    calibrating : bool
+        Whether it may take its state from the next batch in eval mode too; see `calibrating`.
+    """
 
     role = "activations"
     calibrating: bool = False

@@ -1,0 +1,48 @@
+"""Weight codes kept between forward passes of eval, until anything they were made from changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lobit.quantizers import Quantized
+
+
+class KeptCodes:
+    """Codes and scale of one layer's weights, with what they were made from.
+
+    A change is seen when a tensor is another object, has other storage, dtype or device, or another version (PyTorch counts in-place operations). Writing
+    through ``tensor.data`` moves no version: switch the layer's mode afterwards. The old storage is held while the codes are, so that no new
+    tensor can stand at its address.
+    """
+
+    def __init__(self) -> None:
+        self._sources: list[tuple[Tensor, Tensor, int]] = []
+        self._codes: Quantized | None = None
+
+    def get(self, sources: Sequence[Tensor], make: Callable[[], Quantized]) -> Quantized:
+        """The kept codes, or those that ``make`` returns, which are kept; ``sources`` are what it reads."""
+        if self._codes is not None and self._unchanged(sources):
+            return self._codes
+        with torch.inference_mode(False), torch.no_grad():
+            codes = make()
+        if not any(source.is_inference() for source in sources):  # those have no version
+            self._sources = [(source, source.detach(), source._version) for source in sources]
+            self._codes = codes
+        return codes
+
+    def drop(self) -> None:
+        """Forget the codes."""
+        self._sources, self._codes = [], None
+
+    def _unchanged(self, sources: Sequence[Tensor]) -> bool:
+        return len(sources) == len(self._sources) and all(
+            now is then and now.data_ptr() == data.data_ptr() and now.dtype == data.dtype and now._version == version
+            for now, (then, data, version) in zip(sources, self._sources, strict=True)
+        )
+
+    def __reduce__(self) -> tuple[type[KeptCodes], tuple[()]]:
+        """A copy, or a pickle, starts empty."""
+        return KeptCodes, ()

@@ -1,0 +1,67 @@
+"""Dropout of activations that are codes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lobit.bits import CodeType
+from lobit.errors import ConfigError
+from lobit.quantizers.base import ActivationQuantizer, Quantized
+
+
+class CodeDropout(ActivationQuantizer):
+    """A quantizer with dropout behind it: dropped activations are 0, whether or not 0 is a code.
+
+    Training: ``codes <- zero`` with probability p, ``scale <- scale / (1 - p)``, so that sums stay integers. Eval: the quantizer alone.
+    `torch.nn.Dropout` before a quantizer is another thing: the sign of a dropped activation is +1, and a clipped range cuts what dropout enlarged.
+
+    Parameters
+    ----------
+    quantizer : ActivationQuantizer
+    p : float
+        From 0 to less than 1.
+
+    References
+    ----------
+    Srivastava et al., Dropout, JMLR 15, 2014; its place behind the binarization follows the released code of arXiv 1609.07061.
+    """
+
+    def __init__(self, quantizer: ActivationQuantizer, p: float) -> None:
+        if not 0 <= p < 1:
+            raise ConfigError(f"dropout drops with a probability from 0 to less than 1, not {p!r}")
+        super().__init__()
+        self.quantizer = quantizer
+        self.zero = quantizer.zero
+        self.p = p
+
+    @property
+    def code_type(self) -> CodeType:
+        """The quantizer's."""
+        return self.quantizer.code_type
+
+    @property
+    def owner(self) -> str:  # type: ignore[override]  # a plain attribute in the base
+        """The layer, which the quantizer itself names in its errors."""
+        return self.quantizer.owner
+
+    @owner.setter
+    def owner(self, name: str) -> None:
+        self.quantizer.owner = name
+
+    def forward(self, x: Tensor) -> Quantized:
+        """Codes of a tensor of any shape."""
+        codes, scale, zero = self.quantizer(x)
+        if not self.training or self.p == 0:
+            return Quantized(codes, scale, zero)
+        kept = torch.rand_like(codes) >= self.p
+        codes = (codes - zero) * kept + zero if zero else codes * kept
+        return Quantized(codes, scale / (1 - self.p), zero)
+
+    def steps(self) -> list[tuple[str, Tensor]]:
+        """The quantizer's."""
+        return self.quantizer.steps()
+
+    def extra_repr(self) -> str:
+        """The probability, for printing."""
+        return f"p={self.p}"

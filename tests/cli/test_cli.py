@@ -1,0 +1,107 @@
+"""The shell: errors in one line with status 2, and commands that work when piped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lobit.cli.app import run
+from tests.training.test_training import tiny
+
+
+def lobit(*arguments, cwd=None, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "lobit.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(Path(__file__).parents[2]), **env},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "export", "verify", "models", "recipes"])
+def test_every_command_has_help_with_an_example(command, capsys):
+    assert run([command, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert f"Example: lobit {command}" in " ".join(out.split())
+
+
+def test_train_export_verify_in_a_pipe(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(epochs=2).model_dump()))
+    trained = lobit("train", "tiny.yaml", "--out", "run", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "test accuracy" in trained.stdout
+    assert "epoch 2/2" in trained.stderr
+    assert "s left" in trained.stderr
+    assert (tmp_path / "run" / "model.lobit").exists()
+    assert lobit("export", "run", "net.lobit", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "net.lobit").read_bytes() == (tmp_path / "run" / "model.lobit").read_bytes()
+    verified = lobit("verify", "run", "net.lobit", cwd=tmp_path)
+    assert verified.returncode == 0
+    assert "the same" in verified.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digits-w1a"], "did you mean 'digits-w1a1'"),
+        (["train", "mnist-mlp-w1a1", "--data-dir", "/nowhere"], "does not exist"),
+        (["export", "missing", "net.lobit"], "there is no checkpoint"),
+        (["train"], "Missing argument"),
+        (["train", "digits-w1a1", "--epochs", "0"], "epochs"),
+        (["nonsense"], "No such command"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run(["train", "digits-w1a1", "--out", str(tmp_path / "file" / "run")]) == 2
+    assert "name a writable folder with --out" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = lobit("train", "digits-w1a", "--debug", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+class _Images(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources = []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+
+@pytest.mark.slow
+def test_the_demo_writes_its_table_nets_and_a_page_that_needs_nothing_else(tmp_path):
+    done = lobit("demo", "--out", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    rows = json.loads((tmp_path / "here" / "results.json").read_text())
+    assert [row["net"] for row in rows] == ["float", "W1A1", "W2A2", "W4A4"]
+    assert all(row["codes_equal"] == row["codes_compared"] and row["accuracy_packed"] == row["accuracy_torch"] for row in rows)
+    assert all(row["accuracy_packed"] > 0.95 for row in rows)
+    assert all((tmp_path / "here" / f"{row['net'].lower()}.lobit").stat().st_size == row["file_bytes"] for row in rows)
+    page = _Images()
+    page.feed((tmp_path / "here" / "report.html").read_text())
+    assert len(page.sources) == 4
+    assert all(source.startswith("data:image/") for source in page.sources)

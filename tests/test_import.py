@@ -1,0 +1,54 @@
+"""`import lobit` is light, and what is missing says how to get it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import lobit
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+BLOCK = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_running_a_packed_file_imports_no_torch():
+    done = python(
+        "import sys, glob, lobit; lobit.load(glob.glob('tests/golden/*.lobit')[0]).explain(); print([m for m in ('torch', 'yaml', 'typer', 'matplotlib') if m in sys.modules])"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"), [("quantize_", "torch", "train"), ("train", "lightning", "train"), ("recipes", "yaml", "train")]
+)
+def test_a_missing_package_gives_the_line_that_installs_it(name, package, extra):
+    done = python(BLOCK.format(names={package}) + f"import lobit\ntry: lobit.{name}\nexcept lobit.LobitError as error: print(error)")
+    assert package in done.stdout
+    assert f"pip install 'lobit[{extra}]'" in done.stdout
+
+
+def test_the_command_without_its_extra_says_so():
+    done = python(BLOCK.format(names={"typer"}) + "from lobit.cli import main; main()")
+    assert done.returncode == 1
+    assert "pip install 'lobit[cli]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_public_names_all_exist():
+    assert all(getattr(lobit, name) is not None for name in lobit.__all__)
+    assert set(dir(lobit)) == set(lobit.__all__)
+    with pytest.raises(AttributeError, match="quantise"):
+        _ = lobit.quantise_
