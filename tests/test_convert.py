@@ -122,3 +122,43 @@ def test_modes_hooks_and_copies_survive():
     assert seen == [1]
     assert isinstance(twin.conv, lnn.Conv2d)
     assert lobit.quantize_ is quantize_
+
+
+def test_layers_whose_weights_others_read_or_compute_are_left_with_the_reason():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(8, 8),
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0),
+        nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
+        nn.Linear(8, 4),
+    )
+    notes = {row.path: row.note for row in quantize_(net, "W1A8").rows if not row.replaced}
+    assert "reads its weights past the layer" in notes["1.linear1"]
+    assert "subclass" in notes["2"]
+    assert "1.norm1" in notes
+    x = torch.randn(2, 3, 8)
+    net(x)
+    net.eval()
+    slow = net(x).detach()
+    with torch.no_grad():  # here torch takes its fast path
+        torch.testing.assert_close(net(x), slow, rtol=1e-5, atol=1e-6)
+
+
+def test_everything_with_parameters_that_stays_float_is_listed():
+    net = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.PReLU(), nn.BatchNorm3d(4), nn.LSTM(4, 4), nn.AvgPool2d(3, 1, 1, False, False))
+    report = quantize_(net, "W2A2")
+    assert [row.path for row in report.rows if not row.replaced] == ["1", "2", "3", "4", "5"]
+    assert "count_include_pad" in report.rows[-1].note
+    assert max(map(len, str(report).splitlines())) <= 100
+
+
+def test_long_names_still_make_a_table_of_a_hundred_columns():
+    net = nn.Sequential()
+    inner = net
+    for depth in range(8):
+        inner.add_module(f"a_rather_long_name_{depth}", inner := nn.Sequential())
+    inner.add_module("conv", nn.ConvTranspose2d(3, 3, 1))
+    inner.add_module("fc", nn.Linear(3, 3))
+    text = str(quantize_(net, "W2A2"))
+    assert max(map(len, text.splitlines())) <= 100
+    assert ".fc" in text

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import textwrap
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,9 @@ EXACT: dict[type[nn.Module], type[nn.Module]] = {
     nn.AdaptiveAvgPool2d: lnn.AdaptiveAvgPool2d,
 }
 """Layers whose eval must give the same floats everywhere."""
+BYPASS = (nn.TransformerEncoderLayer,)
+"""Modules that in eval read the weights of their Linear layers themselves, past any quantizer."""
+_COLUMNS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class QuantizeReport:
-    """What `quantize_` did, module by module; prints as a table."""
+    """What `quantize_` did, module by module; prints as a table of at most 100 columns."""
 
     rows: tuple[Row, ...]
 
@@ -55,11 +59,20 @@ class QuantizeReport:
     def __str__(self) -> str:
         head = ("layer", "class", "bits", "note")
         cells = [(row.path or "(model)", row.kind, row.bits or "-", row.note if row.replaced else f"left: {row.note}") for row in self.rows]
-        widths = [max(len(line[column]) for line in [head, *cells]) for column in range(3)]
-        lines = [
-            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=False)) + "  " + line[3] for line in [head, *cells]
-        ]
-        return "\n".join(line.rstrip() for line in lines)
+        widths = [min(max(len(line[column]) for line in [head, *cells]), limit) for column, limit in enumerate((40, 24, 10))]
+        room = _COLUMNS - sum(widths) - 2 * len(widths)
+        lines = []
+        for *texts, note in [head, *cells]:
+            start = "  ".join(_fit(text, width).ljust(width) for text, width in zip(texts, widths, strict=True))
+            for part in textwrap.wrap(note, room):
+                lines.append(f"{start}  {part}")
+                start = " " * len(start)
+        return "\n".join(lines)
+
+
+def _fit(text: str, width: int) -> str:
+    """``text``, its middle left out where it is longer than ``width``."""
+    return text if len(text) <= width else f"{text[: width // 2 - 2]}..{text[len(text) - (width - width // 2) :]}"
 
 
 def quantize_(model: nn.Module, bits: Policy, *, first: Policy = "W8A8", last: Policy = "W8A8") -> QuantizeReport:
@@ -107,14 +120,17 @@ def quantize_(model: nn.Module, bits: Policy, *, first: Policy = "W8A8", last: P
     for path, module in modules.items():
         if isinstance(module, QuantizedLayer) and module.is_quantized:
             raise ConfigError(f"layer {path!r} is quantized already; quantize_ takes a float model, so build the model anew")
-    products = [path for path, module in modules.items() if type(module) in (*PRODUCTS, *PRODUCTS.values())]
+    bypassed = {id(part) for module in modules.values() if isinstance(module, BYPASS) for part in module.modules()}
+    products = [
+        path for path, module in modules.items() if type(module) in (*PRODUCTS, *PRODUCTS.values()) and not _obstacle(module, bypassed)
+    ]
     if "" in products:
         raise ConfigError(f"a bare {type(model).__name__} cannot be replaced in place; wrap it: torch.nn.Sequential(layer)")
     policies = _policies(products, bits, first, last)
     made: dict[str, nn.Module] = {}
     rows: list[Row] = []
     for path, module in modules.items():
-        row, new = _replace(path, module, policies.get(path))
+        row, new = _replace(path, module, policies.get(path), _obstacle(module, bypassed))
         rows += [row] if row else []
         if new is not None:
             made[path] = new
@@ -166,10 +182,21 @@ def _default(role: str, width: int) -> str:
     return "magnitude_sign" if role == "weights" and width == 1 else "lsq"
 
 
-def _replace(path: str, module: nn.Module, policy: Mapping[str, Any] | None) -> tuple[Row | None, nn.Module | None]:
+def _obstacle(module: nn.Module, bypassed: Collection[int]) -> str:
+    """Why a Linear or Conv2d cannot be replaced; empty when it can."""
+    if id(module) in bypassed:
+        return f"{' and '.join(cls.__name__ for cls in BYPASS)} reads its weights past the layer in eval"
+    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+        return "its weight is computed from other parameters, as weight_norm does; remove that first"
+    return ""
+
+
+def _replace(path: str, module: nn.Module, policy: Mapping[str, Any] | None, obstacle: str) -> tuple[Row | None, nn.Module | None]:
     kind = type(module)
     name = kind.__name__
     if kind in PRODUCTS or kind in PRODUCTS.values():
+        if obstacle:
+            return Row(path, name, "", False, obstacle), None
         if policy is None:
             return Row(path, name, "", False, "its policy is float"), None
         new = _as(module, PRODUCTS.get(kind, kind))
@@ -190,7 +217,9 @@ def _replace(path: str, module: nn.Module, policy: Mapping[str, Any] | None) -> 
         return _replace_exact(path, module, EXACT[kind])
     if isinstance(module, tuple(PRODUCTS)):
         return Row(path, name, "", False, "a subclass may compute something else"), None
-    if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False)):
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and kind not in EXACT.values():
+        return Row(path, name, "", False, "lobit has BatchNorm1d and BatchNorm2d"), None
+    if any(True for _ in module.parameters(recurse=False)) and kind not in EXACT.values():
         return Row(path, name, "", False, "lobit quantizes Linear and Conv2d"), None
     return None, None
 

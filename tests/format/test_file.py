@@ -275,7 +275,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(call: str, tmp_path: Path,
     if call == "write":
 
         def opened(*args: Any, **kwargs: Any) -> Any:
-            return _Full(open(*args, **kwargs))  # noqa: SIM115
+            return _Full(open(*args, **kwargs))
 
         monkeypatch.setattr("lobit.atomic.open", opened, raising=False)
     else:

@@ -47,3 +47,16 @@ def test_only_latent_weights_are_clipped():
     optim.clip_latent_weights(model)
     assert (model[0].weight == 1).all()
     assert all((p == 5).all() for p in (model[0].bias, model[1].weight, model[1].bias))
+
+
+def test_learned_steps_are_kept_positive():
+    layer = lnn.Linear(3, 2, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 2})
+    layer(torch.randn(4, 3))
+    with torch.no_grad():
+        layer.input_quantizer.step.fill_(-1.0)
+        layer.weight_quantizer.step[0] = 0.0
+    kept = layer.weight_quantizer.step[1].item()
+    optim.clip_latent_weights(layer)
+    assert layer.input_quantizer.step > 0
+    assert (layer.weight_quantizer.step > 0).all()
+    assert layer.weight_quantizer.step[1].item() == kept

@@ -215,3 +215,12 @@ def test_stochastic_sign_has_the_mean_of_the_clipped_input():
 def test_a_wrong_quantizer_is_refused_with_what_is_allowed(identifier, message):
     with pytest.raises(ConfigError, match=message):
         Q.get(identifier, "activations")
+
+
+def test_dorefa_weight_codes_of_eval_are_those_of_float64_and_float32_would_miss_some():
+    w = np.random.default_rng(0).normal(size=(1000, 1000)).astype(np.float32)
+    t = np.tanh(w.astype(np.float64))
+    expected = 2 * np.rint(255 * (t / (2 * np.abs(t).max()) + 0.5)) - 255
+    quantizer = Q.DoReFaWeights(8)
+    assert (quantizer(torch.tensor(w)).codes.numpy() != expected).any()
+    np.testing.assert_array_equal(quantizer.eval()(torch.tensor(w)).codes.numpy(), expected)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -91,7 +90,6 @@ class GraphBuilder:
         constants: Mapping[str, Constant] | None = None,
         *,
         output: str | None = None,
-        bits: str = "",
         inexact: str | None = None,
     ) -> Value:
         """Append a node and return its value.
@@ -102,11 +100,8 @@ class GraphBuilder:
             Of the node; must be unique already (`unique`).
         output : str, optional
             Name of the value; the node's own name by default.
-        bits : str, optional
-            Of a layer with weights, such as ``"W2A4"``. A node with bits or an inexact one has a row in the reports.
         inexact : str, optional
-            Why the node itself is inexact. What follows it is inexact too, down to the outputs: its floats differ in the last place, so a quantizer
-            behind it may now and then choose another code.
+            Why the node itself is inexact. A value is inexact too when an input is.
         """
         names = {}
         for role, constant in (constants or {}).items():
@@ -114,10 +109,7 @@ class GraphBuilder:
             self.constants[names[role]] = constant
         output = name if output is None else self.unique(output)
         self.nodes.append(Node(op, name, tuple(value.name for value in inputs), output, attrs or {}, names))
-        before = next((value.inexact for value in inputs if value.inexact), None)
-        if bits or inexact:
-            self._row(name, op, bits, inexact, before, (constants or {}).get("weight"))
-        return Value(output, shape, before or (f"follows {name!r}, which is inexact" if inexact else None))
+        return Value(output, shape, inexact or inherited(inputs))
 
     def chain(
         self, name: str, x: Value, steps: Sequence[ChainStep], code: CodeType | None = None, zero: int = 0, *, inexact: str | None = None
@@ -152,10 +144,18 @@ class GraphBuilder:
             raise ExportError(f"{name!r}: a constant is not finite in float32; check the model's parameters and statistics")
         return array
 
-    def _row(self, name: str, op: str, bits: str, own: str | None, before: str | None, weight: Constant | None) -> None:
-        stored, floats = (weight.nbytes, 4 * math.prod(weight.shape)) if weight is not None else (0, 0)
-        self.layers.append(Layer(name, op, bits, own or before, own is not None, stored, floats))
+    def layer(self, name: str, op: str, bits: str, x: Value, inexact: str | None, weight: str | None = None) -> None:
+        """Record a layer for the reports; ``weight`` names its constant."""
+        constant = self.constants[weight] if weight is not None else None
+        stored = constant.nbytes if constant is not None else 0
+        floats = 4 * int(np.prod(constant.shape)) if constant is not None else 0
+        self.layers.append(Layer(name, op, bits, inexact or x.inexact, inexact is not None, stored, floats))
 
     def graph(self, outputs: Sequence[Value], meta: Mapping[str, str]) -> Graph:
         """The finished graph; its types are not derived yet."""
         return Graph(self.inputs, self.nodes, tuple(value.name for value in outputs), self.constants, meta=meta)
+
+
+def inherited(inputs: Sequence[Value]) -> str | None:
+    """The reason that comes with inexact inputs."""
+    return next((value.inexact for value in inputs if value.inexact), None)

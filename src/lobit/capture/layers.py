@@ -1,148 +1,164 @@
-"""What each lobit layer means in the graph: the emitters of the opaque nodes."""
+"""What lobit's own layers become: codes, sums and chains, with the very constants that eval uses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
-from lobit.capture.builder import ChainStep, GraphBuilder, Value
+from lobit.capture.builder import GraphBuilder, Value
 from lobit.capture.opaque import layer_class
 from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs
-from lobit.errors import ExportError, LobitError
+from lobit.errors import ConfigError, ExportError
 from lobit.format import Constant
-from lobit.quantizers.base import Quantized, Quantizer
+from lobit.nn import QuantizedLayer
+from lobit.quantizers import ActivationQuantizer
 
-FLOAT_WEIGHTS = "its weights are float: PyTorch's float sums have no fixed order"
-WEIGHT_ONLY = "only its weights are quantized: it sums floats"
-INPUT_ONLY = "only its input is quantized: it sums floats"
+Emit = Callable[[GraphBuilder, str, Any, Value, tuple[int, ...]], Value]
 
 
-def emit_layer(builder: GraphBuilder, layer: nn.Module, path: str, x: Value) -> Value:
-    """Emit one opaque layer.
+def emit_layer(builder: GraphBuilder, path: str, layer: nn.Module, x: Value, shape: tuple[int, ...]) -> Value:
+    """Append the nodes of the opaque layer at ``path``; ``shape`` is its output's, without the batch axis.
 
     Raises
     ------
     ExportError
-        When the layer is not calibrated, or has a setting that the graph cannot express.
+        Naming the layer, when it has not seen data or cannot be exported.
     """
     try:
-        with torch.no_grad():
-            return EMITTERS[layer_class(layer)](builder, layer, path, x)
-    except (LobitError, ValueError) as error:
+        return LAYERS[layer_class(layer)](builder, path, layer, x, shape)
+    except (ConfigError, ValueError) as error:
         raise ExportError(f"layer {path!r} ({type(layer).__name__}): {error}") from error
 
 
-def emit_float_layer(builder: GraphBuilder, name: str, x: Value, weight: Tensor, bias: Tensor | None, attrs: dict[str, Any] | None) -> Value:
-    """Emit a linear (``attrs`` None) or conv layer of float weights."""
-    return _float_sum(builder, name, x, array_of(weight), bias, attrs, Bits(), FLOAT_WEIGHTS)
+def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, shape: tuple[int, ...]) -> Value:
+    op, rank = ("conv2d", 3) if isinstance(layer, nn.Conv2d) else ("linear", 1)
+    if len(x.shape) != rank:
+        raise ExportError(
+            f"layer {path!r} ({type(layer).__name__}) gets an input of shape (N, {', '.join(map(str, x.shape))}); flatten it first"
+        )
+    attrs = _conv_attrs(layer) if isinstance(layer, nn.Conv2d) else {}
+    if not layer.exact:
+        return _float_product(builder, path, layer, x, shape, op, attrs)
+    assert layer.input_quantizer is not None
+    weight = layer.quantized_weight()
+    assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
+    codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+    constant = Constant.from_codes(integers(weight.codes), layer.weight_quantizer.code_type)
+    name = builder.unique(path)
+    sums = builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{path}.sum")
+    builder.layer(name, op, str(_bits(layer)), x, None, builder.nodes[-1].constants["weight"])
+    scale = floats((activation_scale(layer.input_quantizer) * weight.scale).flatten())
+    bias = [] if layer.bias is None else [("add", "bias", floats(layer.bias))]
+    return builder.chain(f"{path}.out", sums, [("to_float",), ("mul", "scale", scale), *bias])
 
 
-def array_of(tensor: Tensor) -> NDArray[Any]:
-    """A tensor as a contiguous NumPy array of its own."""
-    return np.array(tensor.detach().contiguous().numpy())
-
-
-def _emit_weighted(builder: GraphBuilder, layer: nn.Linear | nn.Conv2d, path: str, x: Value) -> Value:
-    attrs = _conv_attrs(layer) if isinstance(layer, nn.Conv2d) else None
-    wanted = 1 if attrs is None else 3
-    if len(x.shape) != wanted:
-        raise ExportError(f"its input has shape {x.shape} without the batch; it needs {'(K,)' if wanted == 1 else '(C, H, W)'}: flatten it first")
-    weights: Quantizer | None = layer.weight_quantizer  # type: ignore[assignment]  # an attribute of lobit's subclass
-    inputs: Quantizer | None = layer.input_quantizer  # type: ignore[assignment]
-    bits = Bits(weights.code_type.bits if weights else FLOAT_BITS, inputs.code_type.bits if inputs else FLOAT_BITS)
-    path = builder.unique(path)
-    if inputs is not None:
-        x, scale_x = _emit_codes(builder, inputs, path, x)
-    if weights is None:
-        assert inputs is not None  # a layer without quantizers is not opaque
-        floats: list[ChainStep] = [("to_float",), *_minus_zero(inputs), ("mul", "scale", scale_x)]
-        x = builder.chain(f"{path}.dequantized", x, floats)
-        return _float_sum(builder, path, x, array_of(layer.weight), layer.bias, attrs, bits, INPUT_ONLY)
-    quantized: Quantized = weights(layer.weight)
-    if inputs is None:
-        values = array_of((quantized.codes * quantized.scale).expand_as(layer.weight))
-        return _float_sum(builder, path, x, values, layer.bias, attrs, bits, WEIGHT_ONLY)
-    codes = Constant.from_codes(array_of(quantized.codes), weights.code_type)
-    sums = builder.node(
-        "linear" if attrs is None else "conv2d",
-        path,
-        [x],
-        _output_shape(layer, x),
-        attrs,
-        {"weight": codes},
-        output=f"{path}.sum",
-        bits=str(bits),
-    )
-    # scale_x * scale_w: one float32 product per output channel, as the layer's own eval forward forms it
-    steps: list[ChainStep] = [("to_float",), ("mul", "scale", array_of(torch.as_tensor(scale_x) * quantized.scale.reshape(-1)))]
-    if layer.bias is not None:
-        steps.append(("add", "bias", array_of(layer.bias)))
-    return builder.chain(f"{path}.scaled", sums, steps)
-
-
-def _emit_codes(builder: GraphBuilder, quantizer: Quantizer, path: str, x: Value) -> tuple[Value, Tensor]:
-    """The codes of a layer's input, named ``{path}.input``, and their scale."""
-    steps: list[ChainStep] = [(op,) if operand is None else (op, op, array_of(operand)) for op, operand in quantizer.steps()]
-    codes = builder.chain(f"{path}.input", x, steps, quantizer.code_type, int(quantizer.zero))
-    scale = quantizer(torch.zeros(1, *x.shape)).scale
-    return codes, torch.as_tensor(scale, dtype=torch.float32).detach().reshape(-1)
-
-
-def _minus_zero(quantizer: Quantizer) -> list[ChainStep]:
-    return [("sub", "zero", float(quantizer.zero))] if quantizer.zero else []
-
-
-def _float_sum(
-    builder: GraphBuilder,
-    name: str,
-    x: Value,
-    weight: NDArray[Any],
-    bias: Tensor | None,
-    attrs: dict[str, Any] | None,
-    bits: Bits,
-    why: str,
+def _float_product(
+    builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, shape: tuple[int, ...], op: str, attrs: dict[str, Any]
 ) -> Value:
-    constants = {"weight": Constant.from_array(weight)} | ({"bias": Constant.from_array(array_of(bias))} if bias is not None else {})
-    shape = (weight.shape[0],)
-    return builder.node("linear_f32" if attrs is None else "conv2d_f32", name, [x], shape, attrs, constants, bits=str(bits), inexact=why)
+    """One side is float: the product runs in float, on the values that the codes of the other side stand for."""
+    if layer.input_quantizer is not None:
+        codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+        zero = [("sub", "zero", float(layer.input_quantizer.zero))] if layer.input_quantizer.zero else []
+        x = builder.chain(
+            f"{path}.values", codes, [("to_float",), *zero, ("mul", "scale", floats(activation_scale(layer.input_quantizer)))]
+        )
+    quantized = layer.quantized_weight()
+    weight = layer.weight if quantized is None else quantized.values()
+    return float_product(builder, path, op, x, shape, attrs, weight, layer.bias, str(_bits(layer)))
 
 
-def _output_shape(layer: nn.Module, x: Value) -> tuple[int, ...]:
-    return (layer.weight.shape[0],)  # type: ignore[union-attr,return-value,index,operator]
+def float_product(
+    builder: GraphBuilder,
+    path: str,
+    op: str,
+    x: Value,
+    shape: tuple[int, ...],
+    attrs: dict[str, Any],
+    weight: Tensor,
+    bias: Tensor | None,
+    bits: str = "W32A32",
+) -> Value:
+    """Append a float linear or conv layer, which is inexact."""
+    name, why = builder.unique(path), "a float product; its sum depends on the order of the terms"
+    constants = {"weight": Constant.from_array(floats(weight))}
+    if bias is not None:
+        constants["bias"] = Constant.from_array(floats(bias))
+    y = builder.node(f"{op}_f32", name, [x], shape, attrs, constants, output=f"{path}.out", inexact=why)
+    builder.layer(name, f"{op}_f32", bits, x, why, builder.nodes[-1].constants["weight"])
+    return y
+
+
+def quantize(builder: GraphBuilder, name: str, quantizer: ActivationQuantizer, x: Value) -> Value:
+    """Append the chain that makes a quantizer's codes; the value has this name."""
+    steps = [(op, f"c{index}", floats(operand)) for index, (op, operand) in enumerate(quantizer.steps())]
+    return builder.chain(name, x, steps, quantizer.code_type, quantizer.zero)
+
+
+def activation_scale(quantizer: ActivationQuantizer) -> Tensor:
+    """The scale of an activation quantizer in eval, which does not depend on the input."""
+    scale: Tensor = quantizer(torch.zeros(1)).scale
+    return scale
 
 
 def _conv_attrs(layer: nn.Conv2d) -> dict[str, Any]:
-    if layer.padding_mode != "zeros":
-        raise ExportError(f"padding_mode is {layer.padding_mode!r}; only 'zeros' can be exported")
     return conv_attrs(layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def _emit_batch_norm(builder: GraphBuilder, layer: Any, path: str, x: Value) -> Value:
-    a, b = layer.affine()
-    return builder.chain(path, x, [("mul", "a", array_of(a)), ("add", "b", array_of(b))])
+def _bits(layer: QuantizedLayer) -> Bits:
+    weights = FLOAT_BITS if layer.weight_quantizer is None else layer.weight_quantizer.code_type.bits
+    return Bits(weights, FLOAT_BITS if layer.input_quantizer is None else layer.input_quantizer.code_type.bits)
 
 
-def _emit_avg_pool(builder: GraphBuilder, layer: Any, path: str, x: Value) -> Value:
-    attrs = avg_pool_attrs(layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
-    return builder.node("avg_pool2d", builder.unique(path), [x], x.shape, attrs)
+def _batch_norm(builder: GraphBuilder, path: str, layer: lnn.BatchNorm2d, x: Value, shape: tuple[int, ...]) -> Value:
+    a, b = layer.factors()
+    y = builder.chain(path, x, [("mul", "a", floats(a)), ("add", "b", floats(b))])
+    builder.layer(y.name, "batch norm", "", x, None)
+    return y
 
 
-def _emit_adaptive_pool(builder: GraphBuilder, layer: Any, path: str, x: Value) -> Value:
-    return builder.node("avg_pool2d", builder.unique(path), [x], x.shape, adaptive_pool_attrs(x.shape[1:], layer.output_size))
+def _avg_pool(builder: GraphBuilder, path: str, layer: lnn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
+    given = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
+    return _pool(builder, path, x, shape, avg_pool_attrs(*given))
 
 
-EMITTERS: dict[type[nn.Module], Callable[[GraphBuilder, Any, str, Value], Value]] = {
-    lnn.Linear: _emit_weighted,
-    lnn.Conv2d: _emit_weighted,
-    lnn.BatchNorm1d: _emit_batch_norm,
-    lnn.BatchNorm2d: _emit_batch_norm,
-    lnn.AvgPool2d: _emit_avg_pool,
-    lnn.AdaptiveAvgPool2d: _emit_adaptive_pool,
+def _adaptive_avg_pool(builder: GraphBuilder, path: str, layer: lnn.AdaptiveAvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
+    return _pool(builder, path, x, shape, adaptive_pool_attrs(x.shape[1:], layer.output_size))
+
+
+def _pool(builder: GraphBuilder, path: str, x: Value, shape: tuple[int, ...], attrs: dict[str, Any]) -> Value:
+    y = builder.node("avg_pool2d", builder.unique(path), [x], shape, attrs)
+    builder.layer(y.name, "avg_pool2d", "", x, None)
+    return y
+
+
+def floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A float32 copy of a tensor, or one value of a tensor without axes."""
+    array = tensor.detach().to(torch.float32).cpu().contiguous().numpy().copy()
+    return array if array.ndim else array.reshape(1)
+
+
+def integers(codes: Tensor) -> np.ndarray[Any, np.dtype[np.int16]]:
+    """Codes, held as floats, as integers."""
+    return codes.detach().to(torch.int16).cpu().contiguous().numpy()
+
+
+def elements(shape: Sequence[int]) -> int:
+    """How many values a shape has."""
+    return math.prod(shape)
+
+
+LAYERS: dict[type[nn.Module], Emit] = {
+    lnn.Linear: _product,
+    lnn.Conv2d: _product,
+    lnn.BatchNorm1d: _batch_norm,
+    lnn.BatchNorm2d: _batch_norm,
+    lnn.AvgPool2d: _avg_pool,
+    lnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
 }

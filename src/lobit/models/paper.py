@@ -6,7 +6,6 @@ the last layer too, and its output are the logits. Sources: arXiv 1609.07061 and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -15,36 +14,34 @@ from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.models.registry import register
 from lobit.optim import init_latent_weights
+from lobit.quantizers import CodeDropout, LinearQuant, LinearQuantWeights
 
 EPS = 1e-4
 FIRST_INPUT_BITS = 8
 
 
-def _quantizers(bits: Bits, *, first: bool) -> dict[str, Any]:
-    """LinearQuant on both sides; one bit of it is the plain sign."""
+def _quantizers(bits: Bits, *, first: bool = False, dropout: float = 0.0) -> dict[str, Any]:
+    """LinearQuant on both sides; one bit of it is the plain sign. Dropout of the input acts on its codes."""
     width = FIRST_INPUT_BITS if first and bits.activations != FLOAT_BITS else bits.activations
+    inputs = None if width == FLOAT_BITS else LinearQuant(width)
     return {
-        "weight_quantizer": None if bits.weights == FLOAT_BITS else {"name": "linear", "bits": bits.weights},
-        "input_quantizer": None if width == FLOAT_BITS else {"name": "linear", "bits": width},
+        "weight_quantizer": None if bits.weights == FLOAT_BITS else LinearQuantWeights(bits.weights),
+        "input_quantizer": CodeDropout(inputs, dropout) if inputs is not None and dropout else inputs,
     }
 
 
-def _classifier(bits: Bits, inputs: int, hidden: Sequence[int], classes: int, dropout: float, *, first: bool) -> list[nn.Module]:
-    layers: list[nn.Module] = []
-    for width in hidden:
-        layers += [
-            lnn.Linear(inputs, width, bias=False, **_quantizers(bits, first=first and not layers)),
-            lnn.BatchNorm1d(width, eps=EPS),
-            nn.Hardtanh(),
-        ]
-        layers += [nn.Dropout(dropout)] if dropout else []
-        inputs = width
-    return [*layers, lnn.Linear(inputs, classes, bias=False, **_quantizers(bits, first=False)), lnn.BatchNorm1d(classes, eps=EPS)]
+def _linear(bits: Bits, inputs: int, outputs: int, *, first: bool = False, dropout: float = 0.0) -> list[nn.Module]:
+    """Dropout of the input, the product, batch norm."""
+    outside = [nn.Dropout(dropout)] if dropout and bits.activations == FLOAT_BITS else []
+    product = lnn.Linear(inputs, outputs, bias=False, **_quantizers(bits, first=first, dropout=dropout))
+    return [*outside, product, lnn.BatchNorm1d(outputs, eps=EPS)]
 
 
 def _mlp(bits: Bits, hidden: int, input_dropout: float, dropout: float) -> nn.Module:
-    start: list[nn.Module] = [nn.Flatten(), *([nn.Dropout(input_dropout)] if input_dropout else [])]
-    model = nn.Sequential(*start, *_classifier(bits, 784, [hidden] * 3, 10, dropout, first=True))
+    layers: list[nn.Module] = [nn.Flatten(), *_linear(bits, 784, hidden, first=True, dropout=input_dropout), nn.Hardtanh()]
+    for _ in range(2):
+        layers += [*_linear(bits, hidden, hidden, dropout=dropout), nn.Hardtanh()]
+    model = nn.Sequential(*layers, *_linear(bits, hidden, 10, dropout=dropout))
     init_latent_weights(model)
     return model
 
@@ -71,6 +68,9 @@ def cifar10_convnet(bits: Bits) -> nn.Module:
         layers += [nn.MaxPool2d(2)] if index % 2 else []
         layers += [lnn.BatchNorm2d(width, eps=EPS), nn.Hardtanh()]
         channels = width
-    model = nn.Sequential(*layers, nn.Flatten(), *_classifier(bits, 512 * 4 * 4, [1024, 1024], 10, 0.0, first=False))
+    layers.append(nn.Flatten())
+    for inputs in (512 * 4 * 4, 1024):
+        layers += [*_linear(bits, inputs, 1024), nn.Hardtanh()]
+    model = nn.Sequential(*layers, *_linear(bits, 1024, 10))
     init_latent_weights(model)
     return model

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from lobit.bits import Bits
+from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 
 Factory = Callable[..., nn.Module]
@@ -31,7 +32,7 @@ _MODELS: dict[str, ModelInfo] = {}
 
 
 def register(name: str, *, input_shape: tuple[int, ...], num_classes: int, description: str) -> Callable[[Factory], Factory]:
-    """Enter a factory ``f(bits: Bits, **kwargs) -> nn.Module``."""
+    """Enter a factory ``f(bits: Bits, *, ..) -> nn.Module``; its keyword arguments are the model's settings."""
 
     def enter(factory: Factory) -> Factory:
         _MODELS[name] = ModelInfo(name, factory, input_shape, num_classes, description)
@@ -76,11 +77,19 @@ def create(name: str, bits: str | Bits | None = None, **kwargs: Any) -> nn.Modul
     Raises
     ------
     ConfigError
-        For an unknown name or bits that are none.
+        For an unknown name, bits that are none or that ask for quantized gradients, or a setting the model does not have.
 
     Examples
     --------
     >>> create("digits-convnet", bits="W1A1").training
     True
     """
-    return model_info(name).factory(Bits() if bits is None else Bits.parse(bits), **kwargs)
+    info, widths = model_info(name), Bits() if bits is None else Bits.parse(bits)
+    if widths.gradients != FLOAT_BITS:
+        raise ConfigError(f"{widths} asks for {widths.gradients}-bit gradients, which this version does not have; leave G away")
+    settings = [
+        parameter.name for parameter in inspect.signature(info.factory).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    if unknown := sorted(set(kwargs) - set(settings)):
+        raise ConfigError(f"model {name!r} has no setting {unknown[0]!r}; it has {', '.join(settings) or 'none'}")
+    return info.factory(widths, **kwargs)

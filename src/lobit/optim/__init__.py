@@ -68,9 +68,12 @@ def parameter_groups(
 
 @torch.no_grad()
 def clip_latent_weights(model: nn.Module) -> None:
-    """Clip latent weights to the range of their quantizer; call it after every step."""
+    """Clip latent weights to the range of their quantizer, and keep learned steps positive; call it after every step."""
     for layer, (low, high) in latent_layers(model):
         layer.weight.clamp_(low, high)
+    for module in model.modules():
+        if isinstance(module, Quantizer):
+            module.keep_in_range()
 
 
 def init_latent_weights(model: nn.Module) -> None:

@@ -71,6 +71,9 @@ class Quantizer(nn.Module):
         """Quantize a float tensor."""
         raise NotImplementedError
 
+    def keep_in_range(self) -> None:
+        """Put learned state that the optimizer moved out of its range back; called after every step."""
+
     def extra_repr(self) -> str:
         """The code type, for printing."""
         try:

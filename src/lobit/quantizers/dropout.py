@@ -41,7 +41,7 @@ class CodeDropout(ActivationQuantizer):
         return self.quantizer.code_type
 
     @property
-    def owner(self) -> str:  # type: ignore[override]  # a plain attribute in the base
+    def owner(self) -> str:
         """The layer, which the quantizer itself names in its errors."""
         return self.quantizer.owner
 

@@ -1,0 +1,211 @@
+"""The state of learned steps: where it comes from, how it is kept, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lobit import nn as lnn
+from lobit import quantizers as Q
+from lobit.errors import ConfigError
+from lobit.quantizers.lsq import scale_gradient
+
+LSQ4 = {"name": "lsq", "bits": 4}
+
+
+def test_calibrating_starts_quantizers_and_leaves_all_else_alone():
+    torch.manual_seed(0)
+    layer = lnn.Linear(6, 4, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    model = nn.Sequential(lnn.BatchNorm1d(6), layer).train()
+    model[0].eval()
+    x = torch.randn(16, 6)
+    before = copy.deepcopy(model[0].state_dict())
+    with Q.calibrating(model):
+        y = model(x)
+    assert not y.requires_grad
+    assert [module.training for module in (model, model[0], layer, layer.input_quantizer)] == [True, False, True, True]
+    for key, value in model[0].state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    torch.testing.assert_close(model.eval()(x), y, rtol=0, atol=0)
+    step = layer.input_quantizer.step.item()
+    with Q.calibrating(model):
+        model(100 * x)
+    assert layer.input_quantizer.step.item() == step
+
+
+@pytest.mark.parametrize(("forced", "code"), [(True, "unsigned3"), (False, "signed3")])
+def test_the_sign_of_the_input_can_be_forced(forced, code):
+    quantizer = Q.LSQ(3, nonnegative=forced)
+    assert str(quantizer.code_type) == code
+    with pytest.raises(ConfigError, match="step is not set"):
+        quantizer.eval()(torch.ones(2))
+    with pytest.raises(ConfigError, match="step is not set"):
+        quantizer.steps()
+    quantizer.train()(torch.tensor([-1.0, 2.0]) if forced else torch.tensor([1.0, 2.0]))
+    assert str(quantizer.code_type) == code
+
+
+def test_the_forced_sign_of_one_bit_needs_no_data():
+    quantizer = Q.LSQ(1, nonnegative=False).eval()
+    assert quantizer(torch.tensor([-2.0, 0.0])).codes.tolist() == [-1.0, 1.0]
+
+
+def test_a_batch_of_zeros_decides_nothing():
+    quantizer = Q.LSQ(4)
+    x = torch.zeros(5, requires_grad=True)
+    q = quantizer(x)
+    assert (q.values() == 0).all()
+    assert quantizer.nonnegative is None
+    quantizer(torch.tensor([-1.0, 1.0]))
+    assert quantizer.nonnegative is False
+    assert quantizer.step.item() == pytest.approx(2 / np.sqrt(7))
+
+
+@pytest.mark.parametrize(("x", "message"), [([], "empty"), ([1.0, float("nan")], "finite"), ([float("inf")], "finite")])
+def test_a_useless_first_batch_is_refused_by_name(x, message):
+    quantizer = Q.LSQ(4)
+    quantizer.owner = "layer 'conv1'"
+    with pytest.raises(ConfigError, match=f"conv1.*{message}"):
+        quantizer(torch.tensor(x))
+    assert quantizer.nonnegative is None
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@pytest.mark.parametrize("side", ["weight_quantizer", "input_quantizer"])
+def test_eval_refuses_a_step_that_is_not_finite(side, wrong):
+    layer = lnn.Linear(3, 2, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    x = torch.rand(4, 3)
+    layer(x)
+    with torch.no_grad():
+        getattr(layer, side).step.flatten()[0] = wrong
+    layer.eval()
+    with pytest.raises(ConfigError, match=r"step of a Linear with weights of shape \(2, 3\) is (nan|inf)"):
+        layer(x)
+
+
+@pytest.mark.parametrize("low", [0.0, -1.0])
+@pytest.mark.parametrize("side", ["weight_quantizer", "input_quantizer"])
+def test_a_step_at_or_below_zero_means_the_same_in_eval_as_in_training(side, low):
+    """An optimizer may leave one behind after its last step; evaluation must neither fail nor mirror the codes."""
+    torch.manual_seed(5)
+    layer = lnn.Linear(3, 2, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    x = torch.randn(4, 3)
+    layer(x)
+    with torch.no_grad():
+        getattr(layer, side).step.flatten()[0] = low
+    in_eval = layer.eval()(x)
+    assert getattr(layer, side).step.flatten()[0] == low  # eval changes no parameter
+    torch.testing.assert_close(layer.train()(x), in_eval, rtol=0, atol=0)
+
+
+def test_a_quantized_state_reloads_exactly_before_and_after_its_start():
+    torch.manual_seed(1)
+
+    def make():
+        return lnn.Conv2d(3, 5, 3, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+
+    fresh, started = make(), make()
+    x = torch.randn(2, 3, 6, 6)
+    started(x)
+    copied = make()
+    copied(x.abs())
+    copied.load_state_dict(fresh.state_dict(), strict=True)
+    assert copied.input_quantizer.nonnegative is None
+    with pytest.raises(ConfigError, match="calibration"):
+        copied.eval()(x)
+    copied.load_state_dict(started.state_dict(), strict=True)
+    assert copied.weight_quantizer.step.shape == (5, 1, 1, 1)
+    torch.testing.assert_close(copied.eval()(x), started.eval()(x), rtol=0, atol=0)
+    for a, b in zip(copied.state_dict().values(), started.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_part_of_a_quantizers_state_is_not_a_float_checkpoint():
+    layer = lnn.Linear(3, 2, weight_quantizer=LSQ4)
+    state = layer.state_dict()
+    del state["weight_quantizer.step"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*weight_quantizer\.step"):
+        layer.load_state_dict(state, strict=True)
+
+
+def test_weight_steps_follow_the_weights_until_training_begins():
+    torch.manual_seed(2)
+    layer = lnn.Linear(8, 3, weight_quantizer=LSQ4, input_quantizer="sign").eval()
+    with torch.no_grad():
+        first = layer.quantized_weight()
+        layer.weight.mul_(3)
+        second = layer.quantized_weight()
+    torch.testing.assert_close(second.scale, 3 * first.scale)
+    layer.train()(torch.randn(2, 8))
+    with torch.no_grad():
+        layer.weight.mul_(3)
+        torch.testing.assert_close(layer.eval().quantized_weight().scale, second.scale)
+
+
+def test_weights_that_are_all_zero_stay_zero():
+    for name in ({"name": "lsq", "bits": 2}, "magnitude_sign", {"name": "dorefa", "bits": 1}):
+        layer = lnn.Linear(4, 2, weight_quantizer=name, input_quantizer="sign")
+        nn.init.zeros_(layer.weight)
+        y = layer(torch.randn(3, 4))
+        y.sum().backward()
+        torch.testing.assert_close(y.detach(), layer.bias.detach().expand(3, 2), rtol=0, atol=1e-6)
+        assert torch.isfinite(layer.weight.grad).all()
+
+
+def test_one_quantizer_cannot_serve_two_layers_whose_steps_it_would_hold():
+    quantizer = Q.LSQWeights(4)
+    lnn.Linear(3, 2, weight_quantizer=quantizer)
+    with pytest.raises(ConfigError, match="of its own"):
+        lnn.Linear(3, 5, weight_quantizer=quantizer)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scaling_the_gradient_leaves_the_step_bit_for_bit(seed):
+    step = (torch.rand(1000, generator=torch.Generator().manual_seed(seed)) + 1e-3).requires_grad_()
+    scaled = scale_gradient(step, 1 / 57.3)
+    assert torch.equal(scaled, step)
+    scaled.sum().backward()
+    torch.testing.assert_close(step.grad, torch.full_like(step, 1 / 57.3))
+
+
+def test_gradients_flow_in_eval_too():
+    torch.manual_seed(3)
+    layer = lnn.Linear(6, 4, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    x = torch.randn(5, 6, requires_grad=True)
+    (trained,) = torch.autograd.grad(layer(x).square().sum(), x)
+    (in_eval,) = torch.autograd.grad(layer.eval()(x).square().sum(), x)
+    torch.testing.assert_close(in_eval, trained)
+    assert trained.abs().max() > 0
+
+
+def test_a_layer_used_twice_in_one_pass_takes_both_gradients():
+    torch.manual_seed(4)
+    layer = lnn.Linear(4, 4, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    layer(torch.randn(8, 4))
+    x = torch.randn(3, 4)
+    layer(layer(x)).sum().backward()
+    assert layer.weight_quantizer.step.grad.abs().sum() > 0
+
+
+def test_all_processes_start_from_the_same_statistics(tmp_path, monkeypatch):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        other = {dist.ReduceOp.MIN: -3.0, dist.ReduceOp.SUM: 9.0}  # what a second process would bring
+
+        def with_another_process(tensor, op):
+            tensor.copy_(torch.minimum(tensor, tensor.new_tensor(other[op])) if op == dist.ReduceOp.MIN else tensor + other[op])
+
+        monkeypatch.setattr(dist, "all_reduce", with_another_process)
+        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+        quantizer = Q.LSQ(3)
+        quantizer(torch.tensor([1.0, 1.0]))
+        assert quantizer.nonnegative is False
+        assert quantizer.step.item() == pytest.approx(2 * 5 / np.sqrt(3))
+    finally:
+        monkeypatch.undo()
+        dist.destroy_process_group()
