@@ -212,10 +212,10 @@ def test_set_bits_in_a_tail_or_in_the_padding_are_refused_though_signed(tmp_path
     header, body = parts(file_bytes(mlp()))
     start, end = header["fc1.weight"]["data_offsets"]
     in_tail, in_padding = bytearray(body), bytearray(body)
-    in_tail[start + 7] |= 0x80  # channel 63 of 13
+    in_tail[start + 7] |= 0x80  # bit 63 of 13
     in_padding[header["quantize.step"]["data_offsets"][1] - 1] = 1
     assert end > start
-    with pytest.raises(FormatError, match="beyond its 13 channels"):
+    with pytest.raises(FormatError, match="beyond its 13 inputs"):
         read_bytes(tmp_path, signed(header, bytes(in_tail)))
     with pytest.raises(FormatError, match="padding is not zero"):
         read_bytes(tmp_path, signed(header, bytes(in_padding)))

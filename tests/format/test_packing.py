@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,20 +35,22 @@ def test_unpacking_inverts_packing(sample: tuple[CodeType, np.ndarray]) -> None:
 
 
 @given(coded_arrays())
-def test_a_packed_word_holds_bit_of_plane_and_channel_where_the_format_says(sample: tuple[CodeType, np.ndarray]) -> None:
+def test_a_packed_word_holds_bit_of_plane_position_and_channel_where_the_format_says(sample: tuple[CodeType, np.ndarray]) -> None:
     code, codes = sample
     fields = fields_of_codes(codes, code)
     words = pack_codes(codes, code)
-    for plane in range(code.bits):
-        for channel in (0, codes.shape[1] // 2, codes.shape[1] - 1):
-            stored = (words[plane, ..., channel // 64] >> np.uint64(channel % 64)) & np.uint64(1)
-            np.testing.assert_array_equal(stored, (fields[:, channel] >> plane) & 1)
+    channels = codes.shape[1]
+    positions = list(np.ndindex(codes.shape[2:]))
+    for plane, channel, s in itertools.product(range(code.bits), {0, channels // 2, channels - 1}, range(len(positions))):
+        bit = s * channels + channel
+        stored = (words[plane, :, bit // 64] >> np.uint64(bit % 64)) & np.uint64(1)
+        np.testing.assert_array_equal(stored, (fields[(slice(None), channel, *positions[s])] >> plane) & 1)
 
 
 @given(coded_arrays())
 def test_packing_leaves_unused_bits_zero(sample: tuple[CodeType, np.ndarray]) -> None:
     code, codes = sample
-    check_tail(pack_codes(codes, code), codes.shape[1], "w")
+    check_tail(pack_codes(codes, code), codes[0].size, "w")
 
 
 @pytest.mark.parametrize("code", TYPES, ids=str)
@@ -95,12 +99,12 @@ def test_a_field_that_the_alphabet_does_not_use_is_refused(code: str, field: int
         codes_of_fields(np.array([field], np.uint8), CodeType.parse(code))
 
 
-@pytest.mark.parametrize("channels", [1, 63, 65])
-def test_a_set_bit_beyond_the_last_channel_is_refused(channels: int) -> None:
-    words = pack_codes(np.zeros((1, channels), int), CodeType("unsigned", 1))
-    words[..., -1] |= np.uint64(1 << (channels % 64))
-    with pytest.raises(FormatError, match=f"'w'.*{channels} channels"):
-        check_tail(words, channels, "w")
+@pytest.mark.parametrize("inputs", [1, 63, 65])
+def test_a_set_bit_beyond_the_last_input_is_refused(inputs: int) -> None:
+    words = pack_codes(np.zeros((1, inputs), int), CodeType("unsigned", 1))
+    words[..., -1] |= np.uint64(1 << (inputs % 64))
+    with pytest.raises(FormatError, match=f"'w'.*{inputs} inputs"):
+        check_tail(words, inputs, "w")
 
 
 @pytest.mark.parametrize("text", ["odd", "signed1", "ternary3", "log25", "log21", "unsigned9", "unsigned0", "float32", "", "odd1 ", "log2"])

@@ -227,7 +227,7 @@ def _constant(name: str, claim: Any, entry: Mapping[str, Any], body: bytes) -> C
     data: NDArray[Any] = np.frombuffer(body, item, math.prod(stored), start).reshape(stored)
     constant = Constant(shape, data, code)
     if code is not None:
-        check_tail(data, shape[1], name)
+        check_tail(data, math.prod(shape[1:]), name)
         if code.alphabet.value in ("ternary", "log2"):
             constant.codes()  # refuses fields that these alphabets do not use
     return constant

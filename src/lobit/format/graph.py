@@ -42,7 +42,7 @@ class Constant:
     shape : tuple of int
         Logical shape; ``(O, I)`` or ``(O, I, kh, kw)`` for codes.
     data : ndarray
-        float32 or int32 of ``shape``; for codes the packed little-endian u64 words, shape ``(bits, O, *spatial, ceil(I / 64))``.
+        float32 or int32 of ``shape``; for codes the packed little-endian u64 words, shape ``(bits, O, ceil(I * prod(spatial) / 64))``.
     code : CodeType, optional
         The code type, for codes only.
     """

@@ -1,7 +1,12 @@
-"""Canonical packing of codes into little-endian u64 words: plane-major, bit i of a word row is input channel i, unused bits zero."""
+"""Canonical packing of codes into little-endian u64 words, plane-major: one row of words for each output, its bits the inputs in channels-last order.
+
+Bit ``s * I + i`` of a row is channel i at position s of the kernel (row by row), so a kernel of few channels packs as densely as one of many; unused bits
+at the end of a row are zero.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -15,9 +20,8 @@ WORD = np.dtype("<u8")
 
 
 def packed_shape(shape: tuple[int, ...], code: CodeType) -> tuple[int, ...]:
-    """Shape of the packed words of codes of shape ``(O, I, *spatial)``: ``(bits, O, *spatial, ceil(I / 64))``."""
-    rows, channels, *spatial = shape
-    return (code.bits, rows, *spatial, -(-channels // WORD_BITS))
+    """Shape of the packed words of codes of shape ``(O, I, *spatial)``: ``(bits, O, ceil(I * prod(spatial) / 64))``."""
+    return (code.bits, shape[0], -(-math.prod(shape[1:]) // WORD_BITS))
 
 
 def fields_of_codes(codes: NDArray[Any], code: CodeType) -> NDArray[np.uint8]:
@@ -73,7 +77,7 @@ def codes_of_fields(fields: NDArray[np.uint8], code: CodeType) -> NDArray[np.int
 
 
 def pack_codes(codes: NDArray[Any], code: CodeType) -> NDArray[np.uint64]:
-    """Pack codes of shape ``(O, I, *spatial)`` to words of shape ``(bits, O, *spatial, ceil(I / 64))``.
+    """Pack codes of shape ``(O, I, *spatial)`` to words of shape ``(bits, O, ceil(I * prod(spatial) / 64))``.
 
     Examples
     --------
@@ -81,6 +85,7 @@ def pack_codes(codes: NDArray[Any], code: CodeType) -> NDArray[np.uint64]:
     array([[[5]]], dtype=uint64)
     """
     fields = np.moveaxis(fields_of_codes(codes, code), 1, -1)
+    fields = fields.reshape(len(fields), math.prod(fields.shape[1:]))
     tail = -fields.shape[-1] % WORD_BITS
     fields = np.pad(fields, [(0, 0)] * (fields.ndim - 1) + [(0, tail)])
     planes = np.stack([(fields >> bit) & 1 for bit in range(code.bits)])
@@ -90,21 +95,20 @@ def pack_codes(codes: NDArray[Any], code: CodeType) -> NDArray[np.uint64]:
 
 def unpack_codes(words: NDArray[np.uint64], shape: tuple[int, ...], code: CodeType) -> NDArray[np.int16]:
     """Unpack words to int16 codes of ``shape``, the inverse of `pack_codes`."""
-    channels = shape[1]
+    rows, channels, *spatial = shape
+    inputs = math.prod(shape[1:])
     octets = np.ascontiguousarray(words, WORD).view(np.uint8)
-    planes = (
-        np.unpackbits(octets, axis=-1, count=channels, bitorder="little")
-        if octets.size
-        else np.zeros((*words.shape[:-1], channels), np.uint8)
-    )
-    fields = np.zeros(planes.shape[1:], np.uint8)
+    if not octets.size:
+        return np.zeros(shape, np.int16)
+    planes = np.unpackbits(octets, axis=-1, count=inputs, bitorder="little")
+    fields = np.zeros((rows, inputs), np.uint8)
     for bit in range(code.bits):
         fields |= planes[bit] << np.uint8(bit)
-    return np.ascontiguousarray(np.moveaxis(codes_of_fields(fields, code), -1, 1))
+    return np.ascontiguousarray(np.moveaxis(codes_of_fields(fields, code).reshape(rows, *spatial, channels), -1, 1))
 
 
-def check_tail(words: NDArray[np.uint64], channels: int, name: str) -> None:
-    """Raise `FormatError` unless every bit beyond the last channel is zero."""
-    used = channels % WORD_BITS
+def check_tail(words: NDArray[np.uint64], inputs: int, name: str) -> None:
+    """Raise `FormatError` unless every bit beyond the last of a row's ``inputs`` is zero."""
+    used = inputs % WORD_BITS
     if used and words.size and (words[..., -1] >> np.uint64(used)).any():
-        raise FormatError(f"tensor {name!r} has bits set beyond its {channels} channels; the file is damaged")
+        raise FormatError(f"tensor {name!r} has bits set beyond its {inputs} inputs; the file is damaged")
