@@ -18,8 +18,17 @@ from tests.runtime.reference import interpret
 SMALL = st.tuples(st.integers(1, 3), st.integers(1, 3))
 
 
-@given(size=st.tuples(st.integers(1, 9), st.integers(1, 9)), kernel=SMALL, stride=SMALL, dilation=SMALL, ceil_mode=st.booleans(), data=st.data())
-def test_max_pools_equal_pytorch_in_floor_and_ceil_mode(size: Any, kernel: Any, stride: Any, dilation: Any, ceil_mode: bool, data: Any) -> None:
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    kernel=SMALL,
+    stride=SMALL,
+    dilation=SMALL,
+    ceil_mode=st.booleans(),
+    data=st.data(),
+)
+def test_max_pools_equal_pytorch_in_floor_and_ceil_mode(
+    size: Any, kernel: Any, stride: Any, dilation: Any, ceil_mode: bool, data: Any
+) -> None:
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
     assume(all(n + 2 * p >= d * (k - 1) + 1 for n, p, d, k in zip(size, padding, dilation, kernel, strict=True)))
     x = torch.randn(2, 3, *size)
@@ -31,7 +40,9 @@ def test_max_pools_equal_pytorch_in_floor_and_ceil_mode(size: Any, kernel: Any, 
     assert torch.equal(torch.tensor(interpret(graph, {"x": x.numpy()})[graph.outputs[0]]), expected)
 
 
-@given(size=st.tuples(st.integers(6, 9), st.integers(6, 9)), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)), dilation=st.integers(1, 2))
+@given(
+    size=st.tuples(st.integers(6, 9), st.integers(6, 9)), kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)), dilation=st.integers(1, 2)
+)
 def test_same_padding_keeps_the_size_as_pytorch_pads(size: Any, kernel: Any, dilation: int) -> None:
     attrs = conv_attrs(kernel, 1, "same", dilation, 1)
     window = window_of({**attrs, "kernel": list(kernel)})
