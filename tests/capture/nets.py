@@ -8,6 +8,7 @@ from torch import nn
 
 from lobit import nn as lnn
 from lobit import optim
+from lobit.quantizers import LSQ
 from tests.capture.oracle import Residual
 
 FAMILIES = ("lsq", "linear", "dorefa", "sign")
@@ -64,7 +65,7 @@ def nets(draw):
 
 
 def settle(model: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:
-    """Calibrate, train two steps, then give batch norms statistics and factors of every sign, some zero."""
+    """Train three steps, then give batch norms statistics and factors of every sign, some zero."""
     torch.manual_seed(seed)
     optimizer = torch.optim.SGD(optim.parameter_groups(model, 0.01), 0.01)
     for _ in range(3):
@@ -72,6 +73,9 @@ def settle(model: nn.Module, shape: tuple[int, ...], seed: int) -> nn.Module:
         model(torch.randn(8, *shape)).square().mean().backward()
         optimizer.step()
         optim.clip_latent_weights(model)
+    for module in model.modules():
+        if isinstance(module, LSQ) and not module.started:  # its layer has seen nothing but zeros, after a dead ReLU
+            module.train()(torch.randn(64))
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):

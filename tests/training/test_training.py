@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+import lobit
 from lobit.data import load_data
 from lobit.errors import ConfigError, LobitError
 from lobit.recipes import OptimizerSpec, Recipe, list_recipes, load_recipe
@@ -93,18 +95,42 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
         train(tiny(), out=tmp_path / "a", progress=False)
 
 
-def test_latent_weights_stay_in_their_range(tmp_path):
-    recipe = tiny(model={"name": "mnist-mlp-small", "bits": "W1A1"}, loss="squared-hinge", step_scale="glorot")
-    module = TrainingModule(__import__("lobit").models.create("mnist-mlp-small", bits="W1A1"), recipe)
-    adam = module.configure_optimizers()["optimizer"]
-    for _ in range(2):
-        module._measure("train", (torch.rand(8, 1, 28, 28) * 2 - 1, torch.arange(8))).backward()
-        adam.step()
-        module.on_before_zero_grad(adam)
-        adam.zero_grad()
-    for layer in (m for m in module.modules() if isinstance(m, torch.nn.Linear)):
-        assert layer.weight.abs().max() <= 1
-        assert (layer.weight.abs() == 1).any()  # the large steps of the paper's scale do reach the ends
+def test_a_checkpoint_holds_latent_weights_within_their_range(tmp_path, monkeypatch):
+    digits = load_data("digits")
+    large = replace(
+        digits,
+        **{name: getattr(digits, name).repeat(4, 2).repeat(4, 3)[:, :, 2:30, 2:30] for name in ("train_images", "test_images")},
+    )
+    monkeypatch.setattr("lobit.training.run.load_data", lambda name, folder: large)
+    recipe = tiny(model={"name": "mnist-mlp-small", "bits": "W1A1"}, loss="squared-hinge", step_scale="glorot", epochs=1)
+    train(recipe, out=tmp_path / "a", progress=False)
+    model, _ = load_model(tmp_path / "a" / "checkpoints" / "last.ckpt")
+    latent = [layer.weight for layer, _ in lobit.optim.latent_layers(model)]
+    assert len(latent) == 4
+    for weight in latent:
+        assert weight.abs().max() <= 1
+        assert (weight.abs() == 1).any()  # the large steps of the paper's scale do reach the ends
+
+
+def test_a_run_of_another_recipe_is_not_gone_on_with(tmp_path):
+    train(tiny(epochs=1), out=tmp_path / "a", progress=False)
+    before = (tmp_path / "a" / "recipe.yaml").read_text()
+    with pytest.raises(ConfigError, match="another recipe.*seed was 1, now is 2"):
+        train(tiny(epochs=1, seed=2), out=tmp_path / "a", resume=True, progress=False)
+    assert (tmp_path / "a" / "recipe.yaml").read_text() == before
+    longer = train(tiny(epochs=2), out=tmp_path / "a", resume=True, progress=False)
+    assert [row["epoch"] for row in csv.DictReader((Path(longer.folder) / "metrics.csv").open())] == ["1", "2"]
+
+
+def test_a_moved_folder_goes_on_and_keeps_its_best_epoch(tmp_path, monkeypatch):
+    train(tiny(epochs=1), out=tmp_path / "a", progress=False)
+    best = (tmp_path / "a" / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "a").rename(tmp_path / "b")
+    monkeypatch.setattr(TrainingModule, "_mean", lambda self, stage, name: 0.0)  # no later epoch is better
+    result = train(tiny(epochs=2), out=tmp_path / "b", resume=True, progress=False)
+    assert not (tmp_path / "a").exists()
+    assert result.epoch == 1
+    assert (tmp_path / "b" / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
 def test_schedules_start_and_end_where_they_say():
@@ -132,7 +158,7 @@ def test_batches_are_a_function_of_seed_and_epoch():
 def test_shipped_recipes_are_valid(name):
     recipe = load_recipe(name)
     assert recipe.description
-    assert recipe.model.name in __import__("lobit").models.list_models()
+    assert recipe.model.name in lobit.models.list_models()
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,9 @@ class TrainingModule(L.LightningModule):
             )
         return loss
 
-    def on_before_zero_grad(self, optimizer: torch.optim.Optimizer) -> None:
-        """Right after a step of the optimizer: latent weights go back into their range."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step of the optimizer; then latent weights go back into their range, ahead of any checkpoint."""
+        super().optimizer_step(*args, **kwargs)
         optim.clip_latent_weights(self.model)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
@@ -70,7 +71,7 @@ class TrainingModule(L.LightningModule):
     def close_epoch(self) -> None:
         """Add the epoch's row to the history."""
         lr = learning_rate(self.recipe.optimizer, self.current_epoch, self.recipe.epochs)
-        row = {"epoch": float(self.current_epoch + 1), "lr": lr}
+        row: dict[str, float] = {"epoch": self.current_epoch + 1, "lr": lr}
         for stage in ("train", "val"):
             if f"{stage}_count" in self._sums:
                 row |= {f"{stage}_loss": self._mean(stage, "loss"), f"{stage}_accuracy": self._mean(stage, "hits")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -28,6 +25,7 @@ from lobit.errors import ConfigError
 from lobit.recipes import Recipe, load_recipe
 from lobit.training.batches import Batches
 from lobit.training.checkpoints import AtomicCheckpointIO, build_model, load_model
+from lobit.training.folder import keep_checkpoints, prepare_folder
 from lobit.training.module import TrainingModule, accuracy, predict
 from lobit.training.progress import ShowProgress, WriteHistory
 
@@ -101,10 +99,9 @@ def train(
     name = recipe_name(recipe)
     spec = load_recipe(recipe, **overrides)
     folder = Path(out) if out is not None else Path("runs") / name
-    last = folder / "checkpoints" / "last.ckpt"
     data = load_data(spec.data.name, data_dir)
     check_sizes(spec, data)
-    _prepare(folder, last, spec, resume=resume, overwrite=overwrite)
+    go_on_from = prepare_folder(folder, spec, resume=resume, overwrite=overwrite)
     if spec.threads:
         torch.set_num_threads(spec.threads)
     torch.manual_seed(spec.seed)
@@ -112,7 +109,7 @@ def train(
     train_batches, val_batches, test = _split(spec, data)
     callbacks: list[L.Callback] = [
         _Epochs(train_batches),
-        *_checkpoints(folder, validation=val_batches is not None),
+        *keep_checkpoints(folder, validation=val_batches is not None),
         WriteHistory(folder / "metrics.csv"),
     ]
     if progress:
@@ -134,7 +131,7 @@ def train(
             module,
             DataLoader(train_batches, batch_size=None),
             None if val_batches is None else DataLoader(val_batches, batch_size=None),
-            ckpt_path=str(last) if resume and last.exists() else None,
+            ckpt_path=str(go_on_from) if go_on_from else None,
             weights_only=True,
         )
     seconds = time.perf_counter() - start
@@ -159,26 +156,6 @@ def check_sizes(spec: Recipe, data: DataSet) -> None:
         )
 
 
-def _prepare(folder: Path, last: Path, spec: Recipe, *, resume: bool, overwrite: bool) -> None:
-    if resume and overwrite:
-        raise ConfigError("resume and overwrite exclude each other; choose one")
-    done = (folder / "result.json").exists()
-    if (done or last.exists()) and not (resume or overwrite):
-        what = "a finished run" if done else "an interrupted run"
-        go_on = "" if done else "--resume goes on with it, "
-        raise ConfigError(f"{str(folder)!r} holds {what}; {go_on}--overwrite starts anew, --out names another folder")
-    try:
-        if overwrite and (done or last.exists()):
-            for old in ("checkpoints", "tensorboard"):
-                shutil.rmtree(folder / old, ignore_errors=True)
-            (folder / "result.json").unlink(missing_ok=True)
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        with atomic_file(folder / "recipe.yaml") as stream:
-            stream.write(yaml.safe_dump(spec.model_dump(), sort_keys=False).encode())
-    except OSError as error:
-        raise ConfigError(f"cannot write to {str(folder)!r}: {error.strerror or error}; name a writable folder with --out") from error
-
-
 def _split(spec: Recipe, data: DataSet) -> tuple[Batches, Batches | None, tuple[Tensor, Tensor]]:
     """Training and validation batches (the last samples of the training set), and the test set."""
     images, test_images = (
@@ -188,14 +165,6 @@ def _split(spec: Recipe, data: DataSet) -> tuple[Batches, Batches | None, tuple[
     cut = len(labels) - spec.data.validation
     validation = Batches(images[cut:], labels[cut:], 1000) if spec.data.validation else None
     return Batches(images[:cut], labels[:cut], spec.batch_size, spec.seed), validation, (test_images, test_labels)
-
-
-def _checkpoints(folder: Path, *, validation: bool) -> list[L.Callback]:
-    common: dict[str, Any] = {"dirpath": folder / "checkpoints", "enable_version_counter": False, "save_on_train_epoch_end": True}
-    kept: list[L.Callback] = [ModelCheckpoint(filename="last", **common)]
-    if validation:
-        kept.append(ModelCheckpoint(filename="best", monitor="val_accuracy", mode="max", **common))
-    return kept
 
 
 def _finish(name: str, folder: Path, module: TrainingModule, test: tuple[Tensor, Tensor], seconds: float) -> TrainResult:
