@@ -5,6 +5,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum { LB_SCALAR = 0, LB_AVX2 = 1, LB_AVX512 = 2, LB_ISA_COUNT } lb_isa; /* later: neon, amx */
 
 /* What a product does with one u32 word of activations x and one of weights w. */
@@ -64,5 +68,9 @@ int lb_kernel_runs(const lb_product_kernel *kernel);
 const char *lb_isa_name(lb_isa isa);
 /* The kernel for `op` with the highest macs_per_cycle among those with kernel.isa <= isa that run here. Never NULL: scalar has all. */
 const lb_product_kernel *lb_pick(lb_product_op op, lb_isa isa);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -76,7 +76,7 @@ def _curves(rows: Sequence[dict[str, Any]]) -> Any:
 
 
 def _sizes(rows: Sequence[dict[str, Any]]) -> Any:
-    figure, axes = _axes("Accuracy against size", "file, kilobytes (log scale)", "test accuracy of the packed net, %")
+    figure, axes = _axes("Accuracy against size", "file, kilobytes (log scale)", "test accuracy, packed, %")
     for row in rows:
         x, y = row["file_bytes"] / 1000, row["accuracy_packed"] * 100
         axes.scatter([x], [y], color=COLORS[row["net"]], s=50, zorder=3)
@@ -97,7 +97,8 @@ def _latency(rows: Sequence[dict[str, Any]]) -> Any:
         axes.bar_label(bars, fmt="%.2g", fontsize=7)
     axes.set_yscale("log")
     axes.set_xticks(range(len(names)), names)
-    axes.legend(frameon=False)
+    axes.set_ylim(top=axes.get_ylim()[1] * 6)  # room for the legend above the bars
+    axes.legend(frameon=False, ncols=len(batches), loc="upper right")
     return figure
 
 
