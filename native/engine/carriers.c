@@ -12,6 +12,10 @@ static double cycles(const lb_product_kernel *kernel, double words) {
     return words * codes_per_word(kernel->op) / speed;
 }
 
+/* Bits or bytes is decided by the vector kernels, whatever runs the bytes: AMX multiplies them faster than it can read them from memory, where a
+ * byte for each weight of one bit is eight times the traffic. */
+static lb_isa vector_isa(lb_isa isa) { return isa > LB_AVX512 ? LB_AVX512 : isa; }
+
 int lb_dot8_terms(lb_code weight) { return weight.bits == 8 && weight.alphabet != LB_SIGNED ? 2 : 1; }
 
 int64_t lb_group_words(const lb_node *node, const lb_value *x, lb_form form) {
@@ -24,7 +28,8 @@ const lb_product_kernel *lb_product_choice(lb_program *p, const lb_node *node, l
     const lb_product_kernel *dot = lb_pick(LB_DOT8, p->options.isa),
                             *planes = lb_pick(w.alphabet == LB_ODD ? LB_XOR : LB_AND, p->options.isa);
     double taps = (double)(node->window.kernel[0] * node->window.kernel[1]);
-    double byte_cycles = cycles(dot, taps * (double)lb_group_words(node, x, LB_FORM_BYTES) * lb_dot8_terms(w));
+    double byte_cycles =
+        cycles(lb_pick(LB_DOT8, vector_isa(p->options.isa)), taps * (double)lb_group_words(node, x, LB_FORM_BYTES) * lb_dot8_terms(w));
     double plane_cycles = cycles(planes, taps * (double)lb_group_words(node, x, LB_FORM_PLANES) * a.bits * w.bits);
     int allowed = a.bits <= MAX_PLANES && w.bits <= MAX_PLANES && w.alphabet != LB_LOG2;
     int forced = p->options.prefer != LB_PREFER_COST;

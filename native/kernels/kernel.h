@@ -9,7 +9,7 @@
 extern "C" {
 #endif
 
-typedef enum { LB_SCALAR = 0, LB_AVX2 = 1, LB_AVX512 = 2, LB_ISA_COUNT } lb_isa; /* later: neon, amx */
+typedef enum { LB_SCALAR = 0, LB_AVX2 = 1, LB_AVX512 = 2, LB_AMX = 3, LB_ISA_COUNT } lb_isa; /* later: neon */
 
 /* What a product does with one u32 word of activations x and one of weights w. */
 typedef enum {

@@ -27,6 +27,13 @@ void lb_and_popcount_6x64_avx512(const lb_product_args *a);
 void lb_dot8_vnni_6x64_avx512(const lb_product_args *a);
 void lb_xor_carry_save_3x64_avx512(const lb_product_args *a);
 void lb_and_carry_save_3x64_avx512(const lb_product_args *a);
+
+#if defined(LOBIT_AMX) /* the compiler knows it */
+/* [block of 64][depth rounded up to 16][64], zero behind the depth */
+size_t lb_pack_size_amx(int64_t cols, int64_t depth);
+void lb_pack_amx(void *dst, const uint32_t *src, int64_t cols, int64_t depth);
+void lb_dot8_32x32_amx(const lb_product_args *a);
+#endif
 #endif
 
 #endif

@@ -14,4 +14,15 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set_source_files_properties(
     ${CMAKE_CURRENT_LIST_DIR}/product_avx512.c ${CMAKE_CURRENT_LIST_DIR}/product_carry_avx512.c ${CMAKE_CURRENT_LIST_DIR}/probe_avx512.c
     PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vpopcntdq;-mavx512vnni;-mprefer-vector-width=512")
+  # AMX where the compiler knows it (gcc 11, clang 12); the table lists its kernels then.
+  include(CheckCCompilerFlag)
+  check_c_compiler_flag("-mamx-tile -mamx-int8" LOBIT_COMPILER_HAS_AMX)
+  if(LOBIT_COMPILER_HAS_AMX AND CMAKE_SYSTEM_NAME STREQUAL "Linux")
+    list(APPEND LOBIT_KERNEL_SOURCES ${CMAKE_CURRENT_LIST_DIR}/product_amx.c)
+    set_source_files_properties(
+      ${CMAKE_CURRENT_LIST_DIR}/product_amx.c
+      PROPERTIES COMPILE_OPTIONS
+                 "-DLOBIT_AMX;-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mavx512vnni;-mamx-tile;-mamx-int8;-mprefer-vector-width=512")
+    set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/table.c PROPERTIES COMPILE_OPTIONS "-DLOBIT_AMX")
+  endif()
 endif()

@@ -6,6 +6,12 @@
 #include "product.h"
 
 #include <string.h>
+#if defined(LOBIT_AMX)
+#include <cpuid.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 const lb_product_kernel lb_product_kernels[] = {
     {"xor_popcount_scalar", LB_SCALAR, LB_XOR, 1, 16, 7.0, "", lb_pack_size_16, lb_pack_16, lb_xor_popcount_scalar},
@@ -24,16 +30,43 @@ const lb_product_kernel lb_product_kernels[] = {
     {"and_carry_save_3x64_avx512", LB_AVX512, LB_AND, 3, 64, 360.0, "avx512vpopcntdq", lb_pack_size_64, lb_pack_64,
      lb_and_carry_save_3x64_avx512},
     {"dot8_vnni_6x64_avx512", LB_AVX512, LB_DOT8, 6, 64, 109.0, "avx512vnni", lb_pack_size_64, lb_pack_64, lb_dot8_vnni_6x64_avx512},
+#if defined(LOBIT_AMX)
+    {"dot8_32x32_amx", LB_AMX, LB_DOT8, 32, 64, 230.0, "", lb_pack_size_amx, lb_pack_amx, lb_dot8_32x32_amx},
+#endif
 #endif
 };
 const int lb_product_kernel_count = sizeof lb_product_kernels / sizeof *lb_product_kernels;
+
+#if defined(LOBIT_AMX)
+/* The processor has byte products on tiles, and the kernel lets this process use them: the tiles enlarge what it saves of a thread, so Linux
+ * (5.16 and later) gives them only to a process that asks. Its threads and children have them too. */
+static int ask_for_amx(void) {
+    enum { TILE = 1 << 24, INT8 = 1 << 25, OSXSAVE = 1 << 27, TILE_STATE = 3 << 17, REQUEST = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d, enabled, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE)) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & TILE) || !(d & INT8)) return 0;
+    __asm__("xgetbv" : "=a"(enabled), "=d"(high) : "c"(0));
+    return (enabled & TILE_STATE) == TILE_STATE && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+}
+
+static int has_amx(void) {
+    static _Atomic int known; /* 0 not asked yet, 1 no, 2 yes; asking twice does no harm */
+    int answer = atomic_load(&known);
+    if (!answer) atomic_store(&known, answer = 1 + ask_for_amx());
+    return answer == 2;
+}
+#endif
 
 lb_isa lb_best_isa(void) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq"))
+        __builtin_cpu_supports("avx512dq")) {
+#if defined(LOBIT_AMX)
+        if (__builtin_cpu_supports("avx512vnni") && has_amx()) return LB_AMX;
+#endif
         return LB_AVX512;
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return LB_AVX2;
 #endif
     return LB_SCALAR;
@@ -49,7 +82,7 @@ int lb_kernel_runs(const lb_product_kernel *kernel) {
 }
 
 const char *lb_isa_name(lb_isa isa) {
-    static const char *const names[LB_ISA_COUNT] = {"scalar", "avx2", "avx512"};
+    static const char *const names[LB_ISA_COUNT] = {"scalar", "avx2", "avx512", "amx"};
     return names[isa];
 }
 

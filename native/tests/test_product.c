@@ -63,6 +63,7 @@ typedef struct {
     int64_t rows, cols, depth;
     int32_t coef, accumulate;
     int classes; /* 0: no row_class */
+    int plain;   /* words of a patch consecutive, patches one behind the other, as in a linear layer */
     fill how;
 } shape;
 
@@ -71,17 +72,17 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 static void compare(const lb_product_kernel *kernel, shape s) {
     const lb_product_kernel *spec = lb_pick(kernel->op, LB_SCALAR);
     const int64_t wide = round_up(s.cols, kernel->nr), ldo = round_up(wide, 16) + 16 * random_up_to(1), ldb = wide + random_up_to(3);
-    const int64_t gap = random_up_to(2), span = s.depth * (1 + gap);
+    const int64_t gap = s.plain ? 0 : random_up_to(2), span = s.depth * (1 + gap);
     const int classes = s.classes ? s.classes : 1;
 
-    /* x holds the patches one after another, words of a patch in random order and gap words apart. */
+    /* Unless plain, x holds the patches one after another from the last, words of a patch in random order and gap words apart. */
     uint32_t *x = guarded((size_t)(s.rows * span) * 4);
     int64_t *row = guarded((size_t)s.rows * 8);
     int32_t *koff = guarded((size_t)s.depth * 4), *row_class = guarded((size_t)s.rows * 4), *bias = guarded((size_t)(classes * ldb) * 4);
     for (int64_t i = 0; i < s.rows * span; i++) x[i] = x_word(s.how);
-    for (int64_t r = 0; r < s.rows; r++) row[r] = (s.rows - 1 - r) * span, row_class[r] = (int32_t)random_up_to(classes - 1);
+    for (int64_t r = 0; r < s.rows; r++) row[r] = (s.plain ? r : s.rows - 1 - r) * span, row_class[r] = (int32_t)random_up_to(classes - 1);
     for (int64_t k = 0; k < s.depth; k++) koff[k] = (int32_t)(k * (1 + gap) + gap);
-    for (int64_t k = s.depth - 1; k > 0; k--) {
+    for (int64_t k = s.depth - 1; k > 0 && !s.plain; k--) {
         const int64_t j = random_up_to(k);
         const int32_t t = koff[k];
         koff[k] = koff[j], koff[j] = t;
@@ -114,8 +115,8 @@ static void compare(const lb_product_kernel *kernel, shape s) {
         wrong = (c < s.cols || c >= wide) && out[i] != expected[i];
     }
     if (wrong)
-        printf("FAILED %s: rows %ld cols %ld depth %ld coef %d accumulate %d classes %d fill %d\n", kernel->name, (long)s.rows,
-               (long)s.cols, (long)s.depth, s.coef, s.accumulate, s.classes, (int)s.how);
+        printf("FAILED %s: rows %ld cols %ld depth %ld coef %d accumulate %d classes %d plain %d fill %d\n", kernel->name, (long)s.rows,
+               (long)s.cols, (long)s.depth, s.coef, s.accumulate, s.classes, s.plain, (int)s.how);
     wrong ? failed++ : passed++;
     free(expected);
     release_all();
@@ -184,16 +185,17 @@ static void check_spare_columns(const lb_product_kernel *kernel, int64_t cols) {
 }
 
 static void check_kernel(const lb_product_kernel *kernel) {
-    static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 11, 13}, depths[] = {0, 1, 2, 3, 15, 16, 31, 32, 33, 62, 63, 70};
+    static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 11, 13, 16, 17, 32, 36, 37, 53, 70},
+                         depths[] = {0, 1, 2, 3, 15, 16, 31, 32, 33, 62, 63, 70, 256, 300};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (size_t j = 0; j < sizeof depths / sizeof *depths; j++)
             for (int n = 0; n < 6; n++)
                 compare(kernel, (shape){rows[i], 1 + random_up_to(129), depths[j], (int32_t)random_up_to(6) - 3, n % 2,
-                                        (int)random_up_to(3), RANDOM_WORDS});
-    for (int64_t cols = 1; cols <= 130; cols++) compare(kernel, (shape){7, cols, 9, 1, 0, 2, RANDOM_WORDS});
+                                        (int)random_up_to(3), n / 2 % 2, RANDOM_WORDS});
+    for (int64_t cols = 1; cols <= 130; cols++) compare(kernel, (shape){7, cols, 9, 1, 0, 2, 0, RANDOM_WORDS});
     for (fill how = 0; how < FILL_COUNT; how++) { /* 65,536 inputs: 16,384 words of bytes, 2048 of bits */
-        compare(kernel, (shape){7, 20, kernel->op == LB_DOT8 ? 16384 : 2048, -128, 0, 0, how});
-        compare(kernel, (shape){2, 65, kernel->op == LB_DOT8 ? 16384 : 2048, 1, 1, 0, how});
+        compare(kernel, (shape){7, 20, kernel->op == LB_DOT8 ? 16384 : 2048, -128, 0, 0, 0, how});
+        compare(kernel, (shape){2, 65, kernel->op == LB_DOT8 ? 16384 : 2048, 1, 1, 0, 1, how});
     }
     check_blocks(kernel);
     for (int64_t cols = 1; cols <= 2 * kernel->nr; cols += 5) check_spare_columns(kernel, cols);

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lobit import _native
 from lobit.errors import ConfigError
 
-ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx512", "amx")
 PROBES = ("one-bit", "int8", "fp32")
 
 
@@ -21,7 +21,7 @@ class Kernel:
     name : str
         Operation, tile and instruction set: ``"xor_popcount_6x64_avx512"``.
     isa : str
-        ``scalar``, ``avx2`` or ``avx512``.
+        ``scalar``, ``avx2``, ``avx512`` or ``amx``.
     op : str
         ``xor`` and ``and`` count bits of 32 one-bit codes a word, ``dot8`` multiplies 4 bytes a word.
     rows, columns : int

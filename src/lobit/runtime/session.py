@@ -33,7 +33,7 @@ class Session:
     threads : int
         Threads of a call; can be changed at any time.
     isa : str, optional
-        ``"scalar"``, ``"avx2"`` or ``"avx512"``; by default that of the environment variable ``LOBIT_ISA``, else the best of this CPU.
+        ``"scalar"``, ``"avx2"``, ``"avx512"`` or ``"amx"``; by default that of the environment variable ``LOBIT_ISA``, else the best of this CPU.
     prefer : {"planes", "bytes"}, optional
         How codes are held wherever there is a choice; by default the cheaper way.
 
