@@ -39,8 +39,8 @@ const lb_product_kernel *lb_product_choice(lb_program *p, const lb_node *node, l
     if (!allowed)
         *reason = lb_text(p, "%s%s", w.alphabet == LB_LOG2 ? "log2 weights run as bytes" : "more than 4 bits run as bytes", groups);
     else
-        *reason = lb_text(p, "%s%.4g cycles an output as %d x %d planes, %.4g as bytes%s", forced ? "forced; " : "", plane_cycles, a.bits,
-                          w.bits, byte_cycles, groups);
+        *reason = lb_text(p, "%s%.4g cycles an output as %d x %d planes, %.4g as bytes by vectors%s", forced ? "forced; " : "",
+                          plane_cycles, a.bits, w.bits, byte_cycles, groups);
     return use ? planes : dot;
 }
 

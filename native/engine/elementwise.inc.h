@@ -112,7 +112,7 @@ static void store_floats(const lb_rows_out *out, int64_t row, int64_t rows, int6
 
 static void run_steps(const lb_stage *stage, float *x, int64_t n, int64_t phase) {
     for (int s = 0; s < stage->step_count; s++) {
-        const float *k = stage->steps[s].operand + phase;
+        const float *k = stage->steps[s].operand ? stage->steps[s].operand + phase : NULL;
         switch (stage->steps[s].op) {
         case LB_STEP_ADD:
             for (int64_t i = 0; i < n; i++) x[i] = x[i] + k[i];
@@ -349,22 +349,29 @@ static void avg_pool(const lb_pool *pool, const float *in, float *out, int64_t r
 
 /* ---- float layers ---------------------------------------------------------------------------------------------------------- */
 
-enum { FLOAT_ROWS = 4, FLOAT_COLS = 32 };
+enum { FLOAT_ROWS = 4, FLOAT_COLS = 32, FLOAT_DEPTH = 512 };
 
-/* Weights are padded to whole tiles of columns, so the tile itself has no tail; rows beyond the last repeat it. */
-static void float_tile(const lb_float_product *a, int64_t r0, int64_t o, float acc[FLOAT_ROWS][FLOAT_COLS]) {
+/* Weights are padded to whole tiles of columns, so the tile itself has no tail; rows beyond the last repeat it. A sum is made of partial sums of
+ * FLOAT_DEPTH products, so that rounding grows with the square root of a long sum's parts and not with its length. */
+static void float_tile(const lb_float_product *a, int64_t r0, int64_t o, float sum[FLOAT_ROWS][FLOAT_COLS]) {
     const float *x[FLOAT_ROWS];
     for (int r = 0; r < FLOAT_ROWS; r++) {
         x[r] = a->x + a->row[r0 + r < a->rows ? r0 + r : a->rows - 1];
-        for (int c = 0; c < FLOAT_COLS; c++) acc[r][c] = 0.0f;
+        for (int c = 0; c < FLOAT_COLS; c++) sum[r][c] = 0.0f;
     }
-    for (int64_t k = 0; k < a->depth; k++) {
-        const float *w = a->w + k * a->ldw + o;
-        int64_t at = a->koff[k];
-        for (int r = 0; r < FLOAT_ROWS; r++) {
-            float v = x[r][at];
-            for (int c = 0; c < FLOAT_COLS; c++) acc[r][c] = acc[r][c] + v * w[c];
+    for (int64_t k0 = 0; k0 < a->depth; k0 += FLOAT_DEPTH) {
+        int64_t k1 = a->depth - k0 < FLOAT_DEPTH ? a->depth : k0 + FLOAT_DEPTH;
+        float part[FLOAT_ROWS][FLOAT_COLS] = {{0.0f}};
+        for (int64_t k = k0; k < k1; k++) {
+            const float *w = a->w + k * a->ldw + o;
+            int64_t at = a->koff[k];
+            for (int r = 0; r < FLOAT_ROWS; r++) {
+                float v = x[r][at];
+                for (int c = 0; c < FLOAT_COLS; c++) part[r][c] = part[r][c] + v * w[c];
+            }
         }
+        for (int r = 0; r < FLOAT_ROWS; r++)
+            for (int c = 0; c < FLOAT_COLS; c++) sum[r][c] = sum[r][c] + part[r][c];
     }
 }
 

@@ -58,6 +58,8 @@ typedef struct {
 typedef struct lb_program lb_program;
 
 lb_program *lb_program_new(void); /* NULL without memory */
+/* A program whose constants would take more than this is refused; 0, the default, is no limit. */
+void lb_set_memory_limit(lb_program *p, int64_t bytes);
 void lb_program_free(lb_program *program);
 const char *lb_program_error(const lb_program *program); /* of the last refusal while building */
 lb_status lb_program_status(const lb_program *program);

@@ -25,7 +25,7 @@ int lb_plan_float(lb_program *p, const lb_node *node) {
     if (!op) return -1;
     op->run = lb_run_float;
     op->types = "f32 x f32 -> f32";
-    op->kernel = "float_product";
+    op->kernel = lb_loop_name("float_product", p->options.isa);
     op->reason = "a float layer: its sums are rounded";
     op->weight_bytes = layer.groups * depth * layer.ldw * (int64_t)sizeof(float);
     op->macs = node->outputs * y->height * y->width * depth;

@@ -7,6 +7,7 @@
 #include "checked.h"
 #include "elementwise.h"
 #include "engine.h"
+#include "loops.h"
 
 enum {
     LB_MAX_VALUES = 1 << 17,
@@ -170,7 +171,7 @@ typedef struct lb_context {
 
 struct lb_program {
     lb_status status;
-    char error[512];
+    char error[1024]; /* a name of the longest kind fits */
     int finished;
     lb_options options;
     const lb_elementwise *elementwise;
@@ -184,7 +185,8 @@ struct lb_program {
     int64_t scratch_bytes;
     void **kept; /* memory that lives as long as the program */
     int kept_count, kept_room;
-    lb_context *idle; /* under the engine's lock */
+    int64_t kept_bytes, memory_limit; /* of what is kept; 0: no limit */
+    lb_context *idle;                 /* under the engine's lock */
 };
 
 /* memory.c: every block is owned by the program; NULL marks it LB_NO_MEMORY. */

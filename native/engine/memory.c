@@ -37,23 +37,33 @@ int lb_grow(lb_program *p, void *array, int *count, int *room, size_t size, int 
     return (*count)++;
 }
 
-/* A block is preceded by its place in the program's list, so that dropping one is quick. */
+/* What precedes a block: its place in the program's list, so that dropping one is quick, and its size. */
+typedef struct {
+    int64_t bytes;
+    int at;
+} header;
+
 void *lb_keep(lb_program *p, int64_t count, int64_t size) {
     int64_t bytes = lb_round_up(lb_sum(lb_mul(count, size), LB_ALIGN), LB_ALIGN);
     if (bytes < 0) {
         lb_refuse(p, "a constant of %lld x %lld bytes is too large", (long long)count, (long long)size);
         return NULL;
     }
+    if (p->memory_limit && bytes > p->memory_limit - p->kept_bytes) {
+        lb_refuse(p, "it would take more than %lld bytes of memory, beyond what a network of its size may", (long long)p->memory_limit);
+        return NULL;
+    }
     int at = lb_grow(p, &p->kept, &p->kept_count, &p->kept_room, sizeof *p->kept, 1 << 24);
     if (at < 0) return NULL;
-    int *block = aligned_alloc(LB_ALIGN, (size_t)bytes);
+    header *block = aligned_alloc(LB_ALIGN, (size_t)bytes);
     if (!block) {
         p->kept_count--;
         lb_out_of_memory(p);
         return NULL;
     }
     memset(block, 0, (size_t)bytes);
-    *block = at;
+    *block = (header){bytes, at};
+    p->kept_bytes += bytes;
     p->kept[at] = block;
     return (char *)block + LB_ALIGN;
 }
@@ -66,9 +76,10 @@ void *lb_copy(lb_program *p, const void *data, int64_t count, int64_t size) {
 
 void lb_drop(lb_program *p, void *data) {
     if (!data) return;
-    int *block = (int *)(void *)((char *)data - LB_ALIGN), *last = p->kept[--p->kept_count];
-    *last = *block;
-    p->kept[*block] = last;
+    header *block = (header *)(void *)((char *)data - LB_ALIGN), *last = p->kept[--p->kept_count];
+    p->kept_bytes -= block->bytes;
+    p->kept[block->at] = last;
+    last->at = block->at;
     free(block);
 }
 

@@ -25,7 +25,7 @@ lb_op *lb_new_op(lb_program *p, const char *name, const char *what, int in0, int
     op->out = out;
     op->to_output = -1;
     op->types = op->carrier = op->reason = "";
-    op->kernel = "elementwise";
+    op->kernel = lb_loop_name("stage", p->options.isa);
     for (int k = 0; k < 2; k++)
         if (op->in[k] >= 0) p->tensors[op->in[k]].last = at;
     if (in0 >= 0) op->from = p->tensors[in0];
@@ -112,7 +112,7 @@ static int plan_input(lb_program *p, const lb_node *node) {
     p->values[node->out].tensor = inside;
     op->run = lb_run_load;
     op->types = "f32";
-    op->kernel = "transpose";
+    op->kernel = lb_loop_name("transpose", p->options.isa);
     op->reason = "channels last";
     op->pixels = v->height * v->width;
     op->channels = v->channels;
@@ -139,6 +139,7 @@ static int plan_pool(lb_program *p, const lb_node *node) {
     lb_op *op = lb_new_op(p, node->name, node->op, in, -1, y->tensor);
     if (!op) return -1;
     op->run = node->kind == LB_NODE_MAX_POOL ? lb_run_max_pool : lb_run_avg_pool;
+    op->kernel = lb_loop_name(node->kind == LB_NODE_MAX_POOL ? "max_pool" : "avg_pool", p->options.isa);
     op->types = text_of_types(p, node);
     op->carrier = carrier_of(op->to.form);
     op->as.pool = (lb_pool){x->height, x->width, x->channels, y->height, y->width, node->window, (float)node->divisor};
@@ -158,7 +159,7 @@ static int plain_vector(lb_program *p, const lb_node *node, int value) {
     if (!op) return -1;
     op->run = lb_run_store;
     op->types = "f32";
-    op->kernel = "transpose";
+    op->kernel = lb_loop_name("transpose", p->options.isa);
     op->reason = "the other operand lies in channels-first order";
     op->pixels = v->height * v->width;
     op->channels = v->channels;
@@ -174,6 +175,7 @@ static int plan_add(lb_program *p, const lb_node *node) {
     lb_op *op = lb_new_op(p, node->name, node->op, left, right, y->tensor);
     if (!op) return -1;
     op->run = lb_run_add;
+    op->kernel = lb_loop_name("add", p->options.isa);
     op->types = "f32 + f32 -> f32";
     op->pixels = y->height * y->width;
     op->channels = y->channels;
@@ -189,6 +191,7 @@ static int plan_second_carrier(lb_program *p, const lb_node *node) {
     if (!op) return -1;
     v->tensors[1] = planes;
     op->run = lb_run_pack;
+    op->kernel = lb_loop_name("pack", p->options.isa);
     op->types = lb_type_text(p, &v->type);
     op->carrier = "bytes -> planes";
     op->reason = "its readers use both carriers";
@@ -225,7 +228,7 @@ static int plan_output(lb_program *p, int index) {
     op->run = lb_run_store;
     op->to_output = index;
     op->types = lb_type_text(p, &root->type);
-    op->kernel = "transpose";
+    op->kernel = lb_loop_name("transpose", p->options.isa);
     op->reason = "an output, channels first";
     op->pixels = root->height * root->width;
     op->channels = root->channels;

@@ -62,7 +62,7 @@ static int copy_image(lb_program *p, const lb_node *node, lb_form form, lb_image
     copy.fill = fill_pixel(p, &x->type, form, &copy);
     op->as.copy = copy;
     op->types = lb_type_text(p, &x->type);
-    op->kernel = "copy";
+    op->kernel = lb_loop_name("copy", p->options.isa);
     op->reason = lb_text(p, "padding %lld %lld %lld %lld%s", (long long)w->padding[0], (long long)w->padding[1], (long long)w->padding[2],
                          (long long)w->padding[3], copy.regroup ? "; each group starts at a word" : "");
     out->tensor = tensor;

@@ -8,6 +8,8 @@ enum { MAX_EXTENT = 1 << 16 };
 
 lb_program *lb_program_new(void) { return calloc(1, sizeof(lb_program)); }
 
+void lb_set_memory_limit(lb_program *p, int64_t bytes) { p->memory_limit = bytes; }
+
 void lb_program_free(lb_program *p) {
     if (!p) return;
     lb_free_contexts(p);
@@ -249,14 +251,23 @@ int lb_add_conv2d_f32(lb_program *p, const char *name, int x, int64_t outputs, c
     return add_float(p, "conv2d_f32", name, x, outputs, window, weights, bias);
 }
 
-/* Whether every window of an axis has a tap inside the image: the first tap at or after its edge must lie before its end. */
+/* Whether the window that starts at `start` has a tap inside: the first tap at or after the edge must be one, and lie before the end. */
+static int meets(int64_t start, int64_t size, int64_t step, int64_t kernel) {
+    int64_t first = start < 0 ? lb_ceil_div(-start, step) : 0;
+    return first < kernel && start + first * step < size;
+}
+
+/* Whether every window of both axes does. Ahead of the image the first window is the worst, unless the taps are so far apart that one can step
+ * over the image: then each is looked at, and more than MAX_STEPPING refused. Behind it the last window is the worst. */
 static int always_meets(const lb_value *x, const lb_window *w, const int64_t out[2]) {
+    enum { MAX_STEPPING = 64 };
     int64_t size[2] = {x->height, x->width};
     for (int a = 0; a < 2; a++) {
-        for (int64_t o = 0; o < out[a]; o++) {
-            int64_t start = o * w->stride[a] - w->padding[a], step = w->dilation[a], first = start < 0 ? lb_ceil_div(-start, step) : 0;
-            if (first >= w->kernel[a] || start + first * step >= size[a]) return 0;
-        }
+        int64_t step = w->dilation[a], before = lb_min64(out[a], lb_ceil_div(w->padding[a], w->stride[a]));
+        if (step > size[a] && before > MAX_STEPPING) return 0;
+        for (int64_t o = 0; o < (step > size[a] ? before : lb_min64(before, 1)); o++)
+            if (!meets(o * w->stride[a] - w->padding[a], size[a], step, w->kernel[a])) return 0;
+        if (!meets((out[a] - 1) * w->stride[a] - w->padding[a], size[a], step, w->kernel[a])) return 0;
     }
     return 1;
 }

@@ -7,6 +7,7 @@ foreach(
   context
   elementwise_scalar
   float_layer
+  loops
   memory
   plan
   plan_patches

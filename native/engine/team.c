@@ -28,15 +28,22 @@ static pthread_mutex_t engine_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static lb_team *idle_teams;
 
-void lb_engine_lock(void) { pthread_mutex_lock(&engine_lock); }
-void lb_engine_unlock(void) { pthread_mutex_unlock(&engine_lock); }
+static void lock(void) { pthread_mutex_lock(&engine_lock); }
+static void unlock(void) { pthread_mutex_unlock(&engine_lock); }
 
 static void in_child(void) {
     idle_teams = NULL; /* their threads are not here */
     pthread_mutex_unlock(&engine_lock);
 }
 
-static void watch_forks(void) { pthread_atfork(lb_engine_lock, lb_engine_unlock, in_child); }
+static void watch_forks(void) { pthread_atfork(lock, unlock, in_child); }
+
+/* A fork is watched before the first lock, so that no child inherits one that is held. */
+void lb_engine_lock(void) {
+    pthread_once(&once, watch_forks);
+    lock();
+}
+void lb_engine_unlock(void) { unlock(); }
 
 static inline void relax(int *spins) {
     if (++*spins > SPINS) sched_yield();
@@ -119,7 +126,6 @@ int lb_team_run(int threads, lb_job job, void *arg) {
         job(arg, 0);
         return 0;
     }
-    pthread_once(&once, watch_forks);
     lb_engine_lock();
     lb_team **slot = &idle_teams;
     while (*slot && (*slot)->threads != threads) slot = &(*slot)->next;

@@ -48,7 +48,7 @@ typedef size_t (*lb_pack_size_fn)(int64_t cols, int64_t depth);
 typedef void (*lb_pack_fn)(void *dst, const uint32_t *src, int64_t cols, int64_t depth);
 
 typedef struct {
-    const char *name; /* its contract: "xor_popcount_6x64_avx512" */
+    const char *name; /* its contract: "xor_carry_save_3x64_avx512" */
     lb_isa isa;
     lb_product_op op;
     int32_t mr, nr;        /* register tile: rows x columns */

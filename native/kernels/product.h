@@ -22,8 +22,6 @@ void lb_xor_popcount_4x16_avx2(const lb_product_args *a);
 void lb_and_popcount_4x16_avx2(const lb_product_args *a);
 void lb_dot8_4x16_avx2(const lb_product_args *a);
 
-void lb_xor_popcount_6x64_avx512(const lb_product_args *a);
-void lb_and_popcount_6x64_avx512(const lb_product_args *a);
 void lb_dot8_vnni_6x64_avx512(const lb_product_args *a);
 void lb_xor_carry_save_3x64_avx512(const lb_product_args *a);
 void lb_and_carry_save_3x64_avx512(const lb_product_args *a);

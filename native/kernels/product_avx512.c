@@ -1,4 +1,4 @@
-/* Products on AVX-512: xor and and with popcount (VPOPCNTDQ), and bytes (VNNI). kernel.h states the contract.
+/* Byte products on AVX-512 (VNNI). kernel.h states the contract; product_carry_avx512.c has the products of bits.
  *
  * A vector holds 16 output channels; the activation word is broadcast from memory, so no sum runs across lanes. A tile is up to 6 rows by
  * up to 4 vectors: 24 sums, 4 weight vectors, and the rest for temporaries. Sums are named variables: gcc 12 keeps an array of them in
@@ -7,7 +7,7 @@
  * Weights of a block of 64 channels are [depth][64] words. Columns are the outer loop, so a block stays in cache while the rows pass.
  * Cutting the depth so that a block fits the first level of cache was tried and gained nothing.
  *
- * Bounds: a popcount adds at most 32 a word, a byte product at most 4 * 255 * 128; sums are modulo 2^32 and the plan proves that true sums
+ * Bounds: a byte product adds at most 4 * 255 * 128 a word; sums are modulo 2^32 and the plan proves that true sums
  * fit.
  */
 #include "kernel.h"
@@ -18,15 +18,10 @@
 #define NR 64
 #define INLINE static inline __attribute__((always_inline))
 
-/* sum += f(x, w) for 16 channels. Written in assembly because gcc 12, given intrinsics, interleaves the 24 sums of a tile until they no
- * longer fit the registers and spills them in every round: half the speed for bytes, a fifth for bits. */
-INLINE __m512i add_product(const lb_product_op op, __m512i sum, __m512i x, __m512i w) {
-    __m512i t;
-    switch (op) {
-    case LB_XOR: __asm__("vpxord %2, %3, %1\n\tvpopcntd %1, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(t) : "v"(x), "v"(w)); break;
-    case LB_AND: __asm__("vpandd %2, %3, %1\n\tvpopcntd %1, %1\n\tvpaddd %1, %0, %0" : "+v"(sum), "=&v"(t) : "v"(x), "v"(w)); break;
-    default: __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w)); break;
-    }
+/* sum += x * w for 16 channels. Written in assembly because gcc 12, given intrinsics, interleaves the 24 sums of a tile until they no longer fit
+ * the registers and spills them in every round: half the speed. */
+INLINE __m512i add_product(__m512i sum, __m512i x, __m512i w) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(x), "v"(w));
     return sum;
 }
 
@@ -52,10 +47,10 @@ INLINE void finish(const place *p, int row, int vector, __m512i sum) {
 #define STEP(i)                                                                                                                            \
     {                                                                                                                                      \
         const __m512i x = _mm512_set1_epi32((int)x##i[at]);                                                                                \
-        s##i##0 = add_product(op, s##i##0, x, w0);                                                                                         \
-        if (vectors > 1) s##i##1 = add_product(op, s##i##1, x, w1);                                                                        \
-        if (vectors > 2) s##i##2 = add_product(op, s##i##2, x, w2);                                                                        \
-        if (vectors > 3) s##i##3 = add_product(op, s##i##3, x, w3);                                                                        \
+        s##i##0 = add_product(s##i##0, x, w0);                                                                                             \
+        if (vectors > 1) s##i##1 = add_product(s##i##1, x, w1);                                                                            \
+        if (vectors > 2) s##i##2 = add_product(s##i##2, x, w2);                                                                            \
+        if (vectors > 3) s##i##3 = add_product(s##i##3, x, w3);                                                                            \
     }
 #define CLOSE(i)                                                                                                                           \
     finish(p, i, 0, s##i##0);                                                                                                              \
@@ -70,7 +65,7 @@ INLINE void finish(const place *p, int row, int vector, __m512i sum) {
 #define ROWS_6(M) ROWS_5(M) M(5)
 
 #define DEFINE_TILE(rows)                                                                                                                  \
-    INLINE void tile_##rows(const place *p, const lb_product_op op, const int vectors) {                                                   \
+    INLINE void tile_##rows(const place *p, const int vectors) {                                                                           \
         const lb_product_args *const a = p->a;                                                                                             \
         const int32_t *const koff = a->koff;                                                                                               \
         const uint32_t *w = p->w;                                                                                                          \
@@ -93,31 +88,27 @@ DEFINE_TILE(4)
 DEFINE_TILE(5)
 DEFINE_TILE(6)
 
-INLINE void all_rows(place p, const lb_product_op op, const int vectors) {
+INLINE void all_rows(place p, const int vectors) {
     const int64_t rows = p.a->rows;
-    for (p.r = 0; p.r + 6 <= rows; p.r += 6) tile_6(&p, op, vectors);
+    for (p.r = 0; p.r + 6 <= rows; p.r += 6) tile_6(&p, vectors);
     switch (rows - p.r) {
-    case 5: tile_5(&p, op, vectors); break;
-    case 4: tile_4(&p, op, vectors); break;
-    case 3: tile_3(&p, op, vectors); break;
-    case 2: tile_2(&p, op, vectors); break;
-    case 1: tile_1(&p, op, vectors); break;
+    case 5: tile_5(&p, vectors); break;
+    case 4: tile_4(&p, vectors); break;
+    case 3: tile_3(&p, vectors); break;
+    case 2: tile_2(&p, vectors); break;
+    case 1: tile_1(&p, vectors); break;
     default: break;
     }
 }
 
-INLINE void product(const lb_product_args *a, const lb_product_op op) {
+void lb_dot8_vnni_6x64_avx512(const lb_product_args *a) {
     place p = {.a = a, .w = a->w};
     for (p.c = 0; p.c < a->cols; p.c += NR, p.w += a->depth * NR) {
         switch ((a->cols - p.c + 15) / 16) {
-        case 1: all_rows(p, op, 1); break;
-        case 2: all_rows(p, op, 2); break;
-        case 3: all_rows(p, op, 3); break;
-        default: all_rows(p, op, 4); break;
+        case 1: all_rows(p, 1); break;
+        case 2: all_rows(p, 2); break;
+        case 3: all_rows(p, 3); break;
+        default: all_rows(p, 4); break;
         }
     }
 }
-
-void lb_xor_popcount_6x64_avx512(const lb_product_args *a) { product(a, LB_XOR); }
-void lb_and_popcount_6x64_avx512(const lb_product_args *a) { product(a, LB_AND); }
-void lb_dot8_vnni_6x64_avx512(const lb_product_args *a) { product(a, LB_DOT8); }

@@ -11,6 +11,7 @@
 
 #include "engine.h"
 extern "C" {
+#include "loops.h"
 #include "probe.h"
 }
 
@@ -31,8 +32,9 @@ static lb_code code_from(const Code &code) { return {static_cast<lb_alphabet>(st
 
 class Program {
   public:
-    Program() : program_(lb_program_new()) {
+    explicit Program(int64_t memory_limit) : program_(lb_program_new()) {
         if (!program_) throw std::bad_alloc();
+        lb_set_memory_limit(program_, memory_limit);
     }
     ~Program() { lb_program_free(program_); }
     Program(const Program &) = delete;
@@ -224,6 +226,17 @@ static nb::list kernels() {
         row["runs"] = lb_kernel_runs(kernel) != 0;
         list.append(row);
     }
+    for (int i = 0; i < lb_loop_count; i++) {
+        nb::dict row;
+        row["name"] = lb_loops[i].name;
+        row["isa"] = lb_isa_name(lb_loops[i].isa);
+        row["op"] = lb_loops[i].op;
+        row["rows"] = row["columns"] = 0;
+        row["macs_per_cycle"] = 0.0;
+        row["needs"] = "";
+        row["runs"] = lb_loops[i].isa <= lb_best_isa();
+        list.append(row);
+    }
     return list;
 }
 
@@ -236,7 +249,7 @@ static nb::list isas() {
 NB_MODULE(_native, m) {
     m.doc() = "The engine of lobit.runtime.";
     nb::class_<Program>(m, "Program")
-        .def(nb::init<>())
+        .def(nb::init<int64_t>(), nb::arg("memory_limit") = 0)
         .def("input", &Program::input)
         .def("chain", &Program::chain, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
         .def("threshold", &Program::threshold)

@@ -260,7 +260,7 @@ def test_a_wrong_graph_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_an_export_error(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="nothing was written"):
+    with pytest.raises(ExportError, match="does not exist"):
         write_file(tmp_path / "nowhere" / "net.lobit", mlp())
 
 

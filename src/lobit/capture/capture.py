@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import getitem
 from typing import Any
 
@@ -44,19 +44,22 @@ def capture(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Captured:
     traced = trace(model, inputs)
     builder = GraphBuilder()
     codes: dict[str, list[str]] = {}
-    outputs = _emit(builder, traced, codes)
-    inexact = [layer.name for layer in builder.layers if layer.inexact]
+    inexact: set[str] = set()
+    outputs = _emit(builder, traced, codes, inexact)
     try:
-        graph = run_passes(builder.graph(outputs, {"inexact": json.dumps(inexact)}))
+        graph = run_passes(builder.graph(outputs, {}))
     except FormatError as error:
         raise ExportError(f"the model does not fit the file's operators: {error}") from error
     kept = {node.output for node in graph.nodes}
     if lost := [name for names in codes.values() for name in names if name not in kept]:
-        raise ExportError(f"the value {lost[0]!r} was lost on the way; please report this model")
+        raise ExportError(f"no output depends on the value {lost[0]!r}; return what its layer computes, or do not call it in eval mode")
+    inexact.update(name for name, value in zip(graph.outputs, outputs, strict=True) if value.inexact)
+    graph = replace(graph, meta={"inexact": json.dumps(sorted(inexact))})
     return Captured(graph, tuple(builder.layers), codes, any(value.inexact for value in outputs))
 
 
-def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]]) -> list[Value]:
+def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]], inexact: set[str]) -> list[Value]:
+    """Append every node; collect the codes of each layer by path, and those of them that are inexact. The passes keep their names."""
     values: dict[fx.Node, Value] = {}
     for node in traced.graph.nodes:
         if node.op == "placeholder":
@@ -73,6 +76,7 @@ def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]]) ->
             made = [new.output for new in builder.nodes[before:] if new.op == "chain" and new.attrs.get("code") is not None]
             if made:
                 codes.setdefault(path, []).extend(made)
+                inexact.update(made if values[x].inexact else ())
         elif node.target is getitem and node.args[0] in values and node.args[1] == 0:
             values[node] = values[node.args[0]]  # the first of several results
         elif str(node.target) not in IGNORED:

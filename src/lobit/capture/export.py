@@ -1,21 +1,20 @@
-"""Export: capture, check, write beside the target, verify with the runtime, and only then put in place."""
+"""Export: capture, check, verify the bytes with the runtime, and only then write them."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from lobit.capture.builder import Layer
-from lobit.capture.capture import capture
+from lobit.capture.capture import Captured, capture
 from lobit.capture.trace import Example, as_tuple
-from lobit.capture.verify import VerifyReport, verify
+from lobit.capture.verify import VerifyReport, run_model, verify
 from lobit.errors import ExportError
-from lobit.format import file_bytes, read_file
-from lobit.format.file import put_in_place
+from lobit.format import file_bytes
+from lobit.format.file import check_target, put_in_place, read_bytes
 from lobit.runtime import Session
 
 
@@ -79,30 +78,32 @@ def export(model: nn.Module, example: Example, path: str | os.PathLike[str], *, 
         For an example of a wrong dtype or shape.
     """
     inputs = as_tuple(example)
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise ExportError(f"the folder {str(target.parent)!r} does not exist; create it or choose another")
+    check_target(path)
     captured = capture(model, inputs)
     inexact = [layer for layer in captured.layers if layer.inexact and layer.causes_it]
     if strict and inexact:
         listed = "; ".join(f"{layer.name!r}: {layer.inexact}" for layer in inexact)
         raise ExportError(f"strict export refuses layers outside the exact class: {listed}. Quantize them, or export with strict=False")
+    _refuse_dead_layers(model, inputs, captured)
     data = file_bytes(captured.graph)
-    reports: list[VerifyReport] = []
-
-    def check(draft: Path) -> None:
-        session = Session(read_file(draft))
-        reports.extend(verify(model, session, batch) for batch in _batches(inputs))
-        for report in reports:
-            if not report.ok:
-                raise ExportError(f"the packed network does not compute what the model does; nothing was written:\n{report}")
-
-    put_in_place(target, data, check)
+    session = Session(read_bytes(data))
+    reports = [verify(model, session, batch) for batch in _batches(inputs)]
+    for report in reports:
+        if not report.ok:
+            raise ExportError(f"the packed network does not compute what the model does; nothing was written:\n{report}")
+    put_in_place(path, data)
     return ExportReport(os.fspath(path), captured.layers, len(data), reports[0])
+
+
+def _refuse_dead_layers(model: nn.Module, inputs: tuple[Tensor, ...], captured: Captured) -> None:
+    for path, calls in run_model(model, inputs)[0].items():
+        if len(calls) != len(captured.codes.get(path, ())):
+            raise ExportError(f"layer {path!r} runs, but no output depends on it; return what it computes, or do not call it in eval mode")
 
 
 def _batches(inputs: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
     """The example, its first row alone, and its rows with noise as large as themselves."""
     generator = torch.Generator().manual_seed(0)
-    noisy = tuple(x + x.std(correction=0) * torch.randn(x.shape, generator=generator) for x in inputs)
+    most = torch.finfo(torch.float32).max
+    noisy = tuple((x + x.double().std(correction=0) * torch.randn(x.shape, generator=generator)).clamp(-most, most).float() for x in inputs)
     return [inputs, tuple(x[:1] for x in inputs), noisy]

@@ -104,5 +104,5 @@ def opaque_layers(model: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
         _layers.reset(token)
 
 
-def _call(path: str, x: Tensor) -> Tensor:
-    return layer_op(x, path)  # type: ignore[no-any-return]
+def _call(path: str, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
+    return layer_op(input, path)  # type: ignore[no-any-return]

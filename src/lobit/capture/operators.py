@@ -106,6 +106,8 @@ def emit_operator(node: fx.Node, builder: GraphBuilder, values: Mapping[fx.Node,
             "Keep this part outside the exported model"
         )
     use = Use(node, builder, values, tensors, _named(node))
+    if result(node).dtype is not torch.float32:
+        raise use.fail(f"it makes {result(node).dtype}; a packed network computes torch.float32")
     shapes = [result(given) for given in node.all_input_nodes if given in values]
     rows = tuple(result(node).shape[:1])
     if shapes and tuple(map(str, rows)) != (str(shapes[0].shape[0]),):
@@ -142,7 +144,9 @@ def _flatten(use: Use) -> Value:
 def _clip(low: str | float | None, high: str | float | None) -> Callable[[Use], Value]:
     def emit(use: Use) -> Value:
         ends = [use.args[end] if isinstance(end, str) else end for end in (low, high)]
-        return use.chain(*((op, float(end)) for op, end in zip(("max", "min"), ends, strict=True) if end is not None))
+        return use.chain(
+            *((op, float(end)) for op, end in zip(("max", "min"), ends, strict=True) if end is not None and math.isfinite(end))
+        )
 
     return emit
 

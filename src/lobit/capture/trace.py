@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from lobit.capture.opaque import opaque_layers
-from lobit.errors import ExportError, ShapeError
+from lobit.errors import ExportError, LobitError, ShapeError
 
 Example = Tensor | Sequence[Tensor]
 
@@ -89,7 +92,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
     batch = tuple(x[:1].repeat(2, *[1] * (x.ndim - 1)) if len(x) == 1 else x for x in inputs)
     if not len(batch[0]):
         raise ExportError("the example is an empty batch; give at least one row")
-    with opaque_layers(model) as layers, warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+    _try_once(model, batch)
+    with opaque_layers(model) as layers, quiet_torch(), warnings.catch_warnings(), torch.no_grad(), torch.autocast("cpu", enabled=False):
         warnings.simplefilter("ignore")  # of torch's own machinery, none of them of use to the caller
         try:
             program = torch.export.export(model, batch, dynamic_shapes=_free_batch(model, batch), strict=False).run_decompositions({})
@@ -98,14 +102,50 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
     return Traced(program.graph, _user_inputs(program), _tensors(program), layers)
 
 
+def _try_once(model: nn.Module, batch: tuple[Tensor, ...]) -> None:
+    """A model that fails by itself is told so, in its own words."""
+    try:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            model(*batch)
+    except LobitError as error:
+        raise ExportError(str(error)) from error
+    except Exception as error:  # whatever the model's code does
+        shapes = ", ".join(str(tuple(x.shape)) for x in batch)
+        raise ExportError(
+            f"the model fails on the example, of shape {shapes} ({type(error).__name__}: {_first_line(error)}); give an example that it takes"
+        ) from error
+
+
 def _free_batch(model: nn.Module, batch: tuple[Tensor, ...]) -> Any:
-    """Axis 0 of every input is free; inputs go by position, whatever forward calls them."""
-    return tuple({0: Dim.DYNAMIC} for _ in batch)
+    """Axis 0 of every input is free, in the structure of forward's parameters (what goes to ``*args`` is one tuple)."""
+    free = {0: Dim.DYNAMIC}
+    given = inspect.signature(model.forward).bind(*batch).arguments.values()
+    return tuple(tuple(free for _ in value) if isinstance(value, tuple) else free for value in given)
+
+
+@contextlib.contextmanager
+def quiet_torch() -> Iterator[None]:
+    """Keep torch's loggers from printing what the error says anyway."""
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.split(".")[0] == "torch"]
+    for logger in loggers:
+        logger.addFilter(_drop)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_drop)
+
+
+def _drop(_: logging.LogRecord) -> bool:
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _why(error: Exception, batch: int) -> str:
-    text = str(error)
-    first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    text, first = str(error), _first_line(error)
     if "specialized" in text or "Constraints violated" in text or "ConstraintViolation" in type(error).__name__:
         return (
             f"the model fixes its batch size to the example's {batch}; use x.size(0) or flatten(1) where the code counts rows "

@@ -116,6 +116,7 @@ def run(arguments: list[str] | None = None) -> int:
     debug = "--debug" in given
     try:
         status = app([word for word in given if word != "--debug"], standalone_mode=False)
+        sys.stdout.flush()
     except typer.Abort:
         return _interrupted(given)
     except KeyboardInterrupt:
@@ -125,14 +126,21 @@ def run(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _failed(lobit.missing_extra(f"lobit {given[0]}", error), debug)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
         return 0
+    except OSError as error:
+        _silence_stdout()  # what is still to be written to it would fail again
+        return _failed(LobitError(f"cannot write: {error.strerror or error}{f': {error.filename}' if error.filename else ''}"), debug)
     except Exception as error:
         if not hasattr(error, "show"):  # click's own errors of usage print themselves
             raise
         error.show()
         return 2
     return status if isinstance(status, int) else 0
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(error: Exception, debug: bool) -> int:

@@ -8,11 +8,12 @@ spelling, and the digest covers all of it. The digest finds damage; it is no sig
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,7 +63,7 @@ def write_file(path: str | os.PathLike[str], graph: Graph) -> int:
     return len(data)
 
 
-def put_in_place(path: str | os.PathLike[str], data: bytes, check: Callable[[Path], None] | None = None) -> None:
+def put_in_place(path: str | os.PathLike[str], data: bytes) -> None:
     """Write bytes to a file, whole or not at all.
 
     Parameters
@@ -70,24 +71,42 @@ def put_in_place(path: str | os.PathLike[str], data: bytes, check: Callable[[Pat
     path : path-like
         The target.
     data : bytes
-    check : callable, optional
-        Gets the finished file under its temporary name; what it raises keeps the target as it was.
 
     Raises
     ------
     ExportError
-        When the file system refuses.
+        When the path names no file, or something that is not a regular one, or when the file system refuses.
     """
+    check_target(path)
     try:
         with atomic_file(path) as stream:
             stream.write(data)
-            stream.flush()
-            if check is not None:
-                check(Path(stream.name))
     except OSError as error:
         raise ExportError(
             f"cannot write {os.fspath(path)!r}: {error.strerror or error}; nothing was written. Choose a writable folder with enough space"
         ) from error
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no file can be written to, before any work.
+
+    Raises
+    ------
+    ExportError
+        When it names no file, its folder does not exist, or something other than a regular file stands there.
+    """
+    try:
+        target = Path(path)
+        if not target.name:
+            raise ExportError(f"{os.fspath(path)!r} names no file; give one such as 'net.lobit'")
+        if not target.parent.is_dir():
+            raise ExportError(f"the folder {str(target.parent)!r} does not exist; create it or choose another")
+        if target.exists() and not target.is_file():
+            raise ExportError(f"{str(target)!r} exists and is no regular file; choose another name")
+    except OSError as error:
+        raise ExportError(f"cannot write {str(path)!r}: {error.strerror or error}; choose another path") from error
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"{path!r} is no path of a file: {error}") from None
 
 
 def file_bytes(graph: Graph) -> bytes:
@@ -115,15 +134,29 @@ def read_file(path: str | os.PathLike[str]) -> Graph:
         When the file is missing, truncated, damaged, foreign, newer than this version or beyond a limit; the message says what and where.
     """
     try:
-        with Path(path).open("rb") as stream:
+        with open(path, "rb", opener=_open_at_once) as stream:  # Path.open takes no opener
             info = os.fstat(stream.fileno())
             if not stat.S_ISREG(info.st_mode):
-                raise FormatError(f"{os.fspath(path)!r} is not a regular file; give the path of a .lobit file")
+                raise FormatError("it is not a regular file; give the path of a .lobit file")
             return _read(stream, info.st_size)
-    except OSError as error:
-        raise FormatError(f"cannot read {os.fspath(path)!r}: {error.strerror or error}; check the path") from error
     except FormatError as error:
-        raise FormatError(f"{os.fspath(path)!r}: {error}") from None
+        raise FormatError(f"{path!r}: {error}") from None
+    except OSError as error:
+        raise FormatError(f"cannot read {path!r}: {error.strerror or error}; check the path") from error
+    except MemoryError:
+        raise FormatError(f"{path!r}: there is not enough memory to read it; free some") from None
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{path!r} is no path of a file: {error}") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def read_bytes(data: bytes) -> Graph:
+    """Read and check the bytes of a file; see `read_file`."""
+    return _read(io.BytesIO(data), len(data))
 
 
 def _read(stream: BinaryIO, size: int) -> Graph:
@@ -138,10 +171,10 @@ def _read(stream: BinaryIO, size: int) -> Graph:
         raise FormatError(f"truncated: the header has {length} bytes, the file {size}")
     raw = stream.read(length)
     metadata, entries = _parse_header(raw)
+    _check_layout(entries, size - 8 - length)
     body = stream.read(size - 8 - length)
     if len(body) != size - 8 - length:
         raise FormatError("truncated: the file shrank while it was read")
-    _check_layout(entries, len(body))
     if metadata["digest"] != _digest(metadata["graph"], entries, body):
         raise FormatError("damaged: its contents do not have the digest that the header states; export or copy it again")
     if raw != _spell({"__metadata__": metadata, **entries}):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 MAX_EXTENT = 1 << 16
+MAX_STEPPING = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,17 @@ class Window:
 
     def always_meets(self, size: Sequence[int]) -> bool:
         """Whether every window has at least one tap inside the image."""
-        return all(
-            self._meets(axis, size[axis], out * self.stride[axis] - self.padding[axis])
-            for axis, count in enumerate(self.output_size(size))
-            for out in range(count)
-        )
+        return all(self._axis_meets(axis, size[axis], count) for axis, count in enumerate(self.output_size(size)))
+
+    def _axis_meets(self, axis: int, size: int, count: int) -> bool:
+        """Ahead of the image the first window is the worst, unless taps can step over the image: then each is looked at. Behind it, the last."""
+        stride, padding = self.stride[axis], self.padding[axis]
+        before = min(count, -(-padding // stride))
+        stepping = self.dilation[axis] > size
+        if stepping and before > MAX_STEPPING:
+            return False
+        looked_at = [*range(before if stepping else min(before, 1)), count - 1]
+        return all(self._meets(axis, size, out * stride - padding) for out in looked_at)
 
     def _meets(self, axis: int, size: int, start: int) -> bool:
         first = max(0, -(start // self.dilation[axis]))  # the first tap at or after the image's edge

@@ -21,6 +21,7 @@ from lobit.format.graph import Constant, Graph, Node, Step, ValueType
 MAX_NODES = 20_000
 MAX_CONSTANTS = 50_000
 MAX_NAME = 512
+MAX_STEPS = 1024
 MAX_SUM = 2**31 - 1
 MAX_VALUES = 2**28
 UNARY_STEPS = ("to_float", "round")
@@ -29,11 +30,12 @@ BINARY_STEPS = ("add", "sub", "mul", "div", "max", "min")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A node with what its type rule needs: input types and constants by role."""
+    """A node with what its type rule needs: input types, constants by role, and the names of the constants that hold a zero."""
 
     node: Node
     inputs: tuple[ValueType, ...]
     constants: Mapping[str, Constant]
+    with_zeros: frozenset[str] = frozenset()
 
     def fail(self, why: str) -> FormatError:
         """The error of this node, named."""
@@ -136,6 +138,8 @@ def _chain(call: Call) -> ValueType:
     x, steps = call.inputs[0], call.node.attrs.get("steps")
     if not isinstance(steps, (list, tuple)) or not all(isinstance(step, Step) for step in steps):
         raise call.fail("steps must be a list of [operation] or [operation, constant]")
+    if len(steps) > MAX_STEPS:
+        raise call.fail(f"it has {len(steps)} steps; the limit is {MAX_STEPS}")
     used: set[str] = set()
     for index, step in enumerate(steps):
         if step.op in BINARY_STEPS and step.operand is not None:
@@ -164,9 +168,7 @@ def _check_operand(call: Call, x: ValueType, step: Step) -> None:
     constant = call.constant(step.operand, "f32")
     if constant.shape not in ((1,), (x.shape[0],)):
         raise call.fail(f"constant {step.operand!r} has shape {constant.shape}; it must be (1,) or ({x.shape[0]},)")
-    if not np.isfinite(constant.data).all():
-        raise call.fail(f"constant {step.operand!r} is not finite")
-    if step.op == "div" and not constant.data.all():
+    if step.op == "div" and call.node.constants[step.operand] in call.with_zeros:
         raise call.fail(f"constant {step.operand!r} divides by zero")
 
 
@@ -177,8 +179,6 @@ def _weight(call: Call, shape: tuple[int | None, ...], x: ValueType) -> Constant
         raise call.fail(f"weight has shape {weight.shape}; its input {x} needs ({wanted})")
     if x.kind == "f32":
         _check_bias(call, weight.shape[0])
-        if not np.isfinite(weight.data).all():
-            raise call.fail("weight is not finite")
         return weight
     assert weight.code is not None
     bound = accumulator_bound(math.prod(weight.shape[1:]), x, weight.code)
@@ -190,8 +190,8 @@ def _weight(call: Call, shape: tuple[int | None, ...], x: ValueType) -> Constant
 def _check_bias(call: Call, rows: int) -> None:
     if "bias" in call.constants:
         bias = call.constant("bias", "f32")
-        if bias.shape != (rows,) or not np.isfinite(bias.data).all():
-            raise call.fail(f"bias must be {rows} finite floats; its shape is {bias.shape}")
+        if bias.shape != (rows,):
+            raise call.fail(f"bias must be {rows} floats; its shape is {bias.shape}")
 
 
 def _linear_shape(call: Call, x: ValueType) -> tuple[int, ...]:
@@ -308,6 +308,10 @@ def check_graph(graph: Graph) -> Graph:
     """
     if len(graph.nodes) > MAX_NODES or len(graph.constants) > MAX_CONSTANTS:
         raise FormatError(f"{len(graph.nodes)} nodes and {len(graph.constants)} constants; the limits are {MAX_NODES} and {MAX_CONSTANTS}")
+    for name, constant in graph.constants.items():
+        if constant.data.dtype.kind == "f" and not np.isfinite(constant.data).all():
+            raise FormatError(f"constant {name!r} is not finite")
+    with_zeros = frozenset(name for name, c in graph.constants.items() if c.data.dtype.kind == "f" and not c.data.all())
     types: dict[str, ValueType] = {}
     for name, shape in graph.inputs.items():
         _check_shape(f"input {name!r}", shape)
@@ -319,7 +323,7 @@ def check_graph(graph: Graph) -> Graph:
     for node in graph.nodes:
         _fresh(node.name, names)
         names.add(node.name)
-        types[_fresh(node.output, types)] = _infer(node, types, graph.constants)
+        types[_fresh(node.output, types)] = _infer(node, types, graph.constants, with_zeros)
         _check_shape(f"node {node.name!r}", types[node.output].shape)
         used.update(node.constants.values())
     if missing := [name for name in graph.outputs if name not in types] or not graph.outputs:
@@ -329,7 +333,7 @@ def check_graph(graph: Graph) -> Graph:
     return replace(graph, types=types)
 
 
-def _infer(node: Node, types: Mapping[str, ValueType], constants: Mapping[str, Constant]) -> ValueType:
+def _infer(node: Node, types: Mapping[str, ValueType], constants: Mapping[str, Constant], with_zeros: frozenset[str]) -> ValueType:
     operator = OPERATORS.get(node.op)
     if operator is None:
         raise FormatError(f"node {node.name!r}: unknown operator {node.op!r}; this version has {', '.join(sorted(OPERATORS))}")
@@ -338,7 +342,8 @@ def _infer(node: Node, types: Mapping[str, ValueType], constants: Mapping[str, C
     for names, table in ((node.inputs, types), (node.constants.values(), constants)):
         if wrong := [name for name in names if name not in table]:
             raise FormatError(f"node {node.name!r} ({node.op}) confuses values and constants at {wrong[0]!r}")
-    call = Call(node, tuple(types[name] for name in node.inputs), {role: constants[name] for role, name in node.constants.items()})
+    by_role = {role: constants[name] for role, name in node.constants.items()}
+    call = Call(node, tuple(types[name] for name in node.inputs), by_role, with_zeros)
     if len(call.inputs) != operator.arity:
         raise call.fail(f"it takes {operator.arity} inputs, not {len(call.inputs)}")
     if unknown := set(node.attrs) - set(operator.attrs):
@@ -349,8 +354,8 @@ def _infer(node: Node, types: Mapping[str, ValueType], constants: Mapping[str, C
 
 
 def _fresh(name: str, taken: Any) -> str:
-    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME or not name.isprintable():
-        raise FormatError(f"names are printable and have 1 to {MAX_NAME} characters; got {str(name)[:40]!r}")
+    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= MAX_NAME:
+        raise FormatError(f"names are printable and have 1 to {MAX_NAME} bytes in UTF-8; got {str(name)[:40]!r}")
     if name in taken:
         raise FormatError(f"the name {name!r} stands twice")
     return name

@@ -31,13 +31,13 @@ class _TwoSteps(nn.modules.batchnorm._BatchNorm):
         b = -mean * a if self.bias is None else wide(self.bias) - mean * a
         return a.float(), b.float()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         if self.training or self.running_mean is None:
-            return super().forward(x)
-        self._check_input_dim(x)  # type: ignore[no-untyped-call]  # of torch's class
-        shape = (-1, *[1] * (x.ndim - 2))
-        a, b = (factor.to(x.dtype).view(shape) for factor in self.factors())
-        return x * a + b
+            return super().forward(input)
+        self._check_input_dim(input)  # type: ignore[no-untyped-call]  # of torch's class
+        shape = (-1, *[1] * (input.ndim - 2))
+        a, b = (factor.to(input.dtype).view(shape) for factor in self.factors())
+        return input * a + b
 
 
 class BatchNorm1d(_TwoSteps, nn.BatchNorm1d):

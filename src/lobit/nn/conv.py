@@ -65,6 +65,6 @@ class Conv2d(QuantizedLayer, nn.Conv2d):
         """Outputs are the third axis from the end."""
         return values if values.numel() == 1 and self.out_channels != 1 else values.reshape(-1, 1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x of shape (N, C, H, W) to (N, O, H', W')."""
-        return self.quantized_forward(x) if self.is_quantized else nn.Conv2d.forward(self, x)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
+        """Map input of shape (N, C, H, W) to (N, O, H', W')."""
+        return self.quantized_forward(input) if self.is_quantized else nn.Conv2d.forward(self, input)

@@ -51,6 +51,6 @@ class Linear(QuantizedLayer, nn.Linear):
         """Outputs are the last axis."""
         return values
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map x of shape (N, .., in_features) to (N, .., out_features)."""
-        return self.quantized_forward(x) if self.is_quantized else nn.Linear.forward(self, x)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
+        """Map input of shape (N, .., in_features) to (N, .., out_features)."""
+        return self.quantized_forward(input) if self.is_quantized else nn.Linear.forward(self, input)

@@ -94,24 +94,24 @@ class AvgPool2d(nn.AvgPool2d):
         kernel = _pair(self.kernel_size)
         return self.divisor_override or kernel[0] * kernel[1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool x of shape (N, C, H, W)."""
-        return window_mean(x, _pair(self.kernel_size), _pair(self.stride), _pair(self.padding), self.divisor)
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
+        """Pool input of shape (N, C, H, W)."""
+        return window_mean(input, _pair(self.kernel_size), _pair(self.stride), _pair(self.padding), self.divisor)
 
 
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
     """`torch.nn.AdaptiveAvgPool2d` by `window_mean`, for output sizes that divide the image."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Pool x of shape (N, C, H, W) to (N, C, *output_size).
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
+        """Pool input of shape (N, C, H, W) to (N, C, *output_size).
 
         Raises
         ------
         ConfigError
             When the output size does not divide the image.
         """
-        kernel = self.kernel(int(x.shape[2]), int(x.shape[3]))
-        return window_mean(x, kernel, kernel, (0, 0), kernel[0] * kernel[1])
+        kernel = self.kernel(int(input.shape[2]), int(input.shape[3]))
+        return window_mean(input, kernel, kernel, (0, 0), kernel[0] * kernel[1])
 
     def kernel(self, height: int, width: int) -> tuple[int, int]:
         """The window, which is the stride too, for an image."""

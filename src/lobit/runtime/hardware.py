@@ -19,13 +19,14 @@ class Kernel:
     Parameters
     ----------
     name : str
-        Operation, tile and instruction set: ``"xor_popcount_6x64_avx512"``.
+        Operation, tile and instruction set: ``"xor_carry_save_3x64_avx512"``.
     isa : str
         ``scalar``, ``avx2``, ``avx512`` or ``amx``.
     op : str
-        ``xor`` and ``and`` count bits of 32 one-bit codes a word, ``dot8`` multiplies 4 bytes a word.
+        ``xor`` and ``and`` count bits of 32 one-bit codes a word, ``dot8`` multiplies 4 bytes a word; the others are loops
+        over values, such as ``stage`` (thresholds and chains) and ``max_pool``.
     rows, columns : int
-        The register tile.
+        The register tile of a product; 0 for a loop.
     macs_per_cycle : float
         Measured speed; 0 when it was not measured.
     needs : str
@@ -60,7 +61,7 @@ def kernels() -> tuple[Kernel, ...]:
 
     Examples
     --------
-    >>> {kernel.op for kernel in kernels()} == {"xor", "and", "dot8"}
+    >>> {kernel.op for kernel in kernels()} >= {"xor", "and", "dot8", "stage"}
     True
     """
     return tuple(Kernel(**row) for row in _native.kernels())

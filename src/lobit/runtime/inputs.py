@@ -45,6 +45,8 @@ def check_inputs(shapes: Mapping[str, tuple[int, ...]], arrays: Sequence[Any]) -
 
 def _check(name: str, shape: tuple[int, ...], array: Any) -> NDArray[np.float32]:
     wanted = f"(N, {', '.join(map(str, shape))})"
+    if isinstance(array, np.ma.MaskedArray):
+        raise ShapeError(f"input {name!r} is a masked array; fill in what is masked with x.filled(value)")
     if not isinstance(array, np.ndarray):
         raise ShapeError(
             f"input {name!r} is a {type(array).__name__}, not a numpy array; give a float32 array of shape {wanted} (a tensor: x.numpy())"

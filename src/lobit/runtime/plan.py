@@ -18,6 +18,8 @@ Carrier = Literal["planes", "bytes"]
 PREFER: dict[str | None, int] = {None: 0, "planes": 1, "bytes": 2}
 STEPS = ("to_float", "round", "add", "sub", "mul", "div", "max", "min")
 ALPHABETS = tuple(Alphabet)
+MEMORY_FLOOR, MEMORY_PER_BYTE = 1 << 28, 64
+"""What packed weights, thresholds and tables of a network may take: this much, and this many times its constants. A hostile file asks for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +35,7 @@ class _Lowering:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.program = _native.Program()
+        self.program = _native.Program(MEMORY_FLOOR + MEMORY_PER_BYTE * sum(constant.nbytes for constant in graph.constants.values()))
         self.values = {name: self.program.input(name, list(shape)) for name, shape in graph.inputs.items()}
 
     def add(self, node: Node) -> None:

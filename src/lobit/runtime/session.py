@@ -59,9 +59,9 @@ class Session:
 
     @threads.setter
     def threads(self, threads: int) -> None:
-        if type(threads) is not int or not 1 <= threads <= MAX_THREADS:
+        if not isinstance(threads, (int, np.integer)) or isinstance(threads, bool) or not 1 <= threads <= MAX_THREADS:
             raise ConfigError(f"threads is {threads!r}; it must be an integer from 1 to {MAX_THREADS}")
-        self._threads = threads
+        self._threads = int(threads)
 
     @property
     def isa(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: boo
     go_on_from = last if resume and last.exists() else None
     if go_on_from:
         _check_same(go_on_from, recipe)
+    made = [path for path in (folder / "checkpoints", folder, *folder.parents) if not path.exists()]
     try:
         if overwrite and (done or last.exists()):
             for old in ("checkpoints", "tensorboard"):
@@ -46,6 +48,9 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: boo
         with atomic_file(folder / "recipe.yaml") as stream:
             stream.write(yaml.safe_dump(recipe.model_dump(), sort_keys=False).encode())
     except OSError as error:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
         raise ConfigError(f"cannot write to {str(folder)!r}: {error.strerror or error}; name a writable folder with --out") from error
     return go_on_from
 
