@@ -105,3 +105,12 @@ def test_the_demo_writes_its_table_nets_and_a_page_that_needs_nothing_else(tmp_p
     page.feed((tmp_path / "here" / "report.html").read_text())
     assert len(page.sources) == 4
     assert all(source.startswith("data:image/") for source in page.sources)
+
+
+@pytest.mark.parametrize("command", ["recipes", "models"])
+def test_a_full_disk_behind_the_output_is_an_error_without_a_traceback(command):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "lobit.cli", command], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ from lobit.bits import CodeType
 from lobit.errors import ConfigError, FormatError, ShapeError
 from lobit.format import write_file
 from lobit.runtime import Session, isas, kernels, load
+from tests.format.samples import SAMPLES, mlp
 from tests.runtime.nets import Net
 from tests.runtime.reference import interpret
 from tests.runtime.test_networks import convnet
@@ -192,3 +193,18 @@ def test_a_batch_beyond_memory_is_an_error() -> None:
 
 def test_repr_names_inputs_and_outputs() -> None:
     assert repr(Session(small().graph(), isa="scalar")) == "<Session x (N, 5) -> v2; scalar, 1 thread(s)>"
+
+
+def test_explain_names_rows_of_the_kernel_table() -> None:
+    known = {kernel.name for kernel in kernels() if kernel.runs}
+    for sample in SAMPLES.values():
+        for isa in isas():
+            assert {row.kernel for row in Session(sample(), isa=isa).explain().rows} <= known
+
+
+def test_masked_arrays_are_refused_and_numpy_counts_taken() -> None:
+    session = Session(mlp(), threads=np.int64(2))  # type: ignore[arg-type]
+    assert session.threads == 2
+    x = np.ma.masked_array(np.ones((1, *session.graph.inputs["x"]), np.float32), mask=False)
+    with pytest.raises(ShapeError, match="masked"):
+        session(x)

@@ -97,6 +97,8 @@ def check_target(path: str | os.PathLike[str]) -> None:
     """
     try:
         target = Path(path)
+        if "\0" in str(target):
+            raise ValueError("embedded null byte")
         if not target.name:
             raise ExportError(f"{os.fspath(path)!r} names no file; give one such as 'net.lobit'")
         if not target.parent.is_dir():
