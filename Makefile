@@ -12,6 +12,16 @@ ENVIRONMENT := $(VENV)/.lobit-environment
 NATIVE := $(VENV)/.lobit-native
 NATIVE_TESTS := build/native
 NATIVE_SOURCES := CMakeLists.txt $(shell find native -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.txt' -o -name '*.cmake' \))
+# An environment belongs to one place, and to the interpreter that was asked for: a moved or copied clone gets its own.
+PLACE := $(VENV)/.lobit-place
+INTERPRETER := $(VENV)/.lobit-python
+ifneq ($(shell cat $(PLACE) 2>/dev/null),$(CURDIR))
+$(shell rm -f $(ENVIRONMENT) $(NATIVE) $(PLACE))
+else ifneq ($(origin PYTHON),file)
+ifneq ($(shell cat $(INTERPRETER) 2>/dev/null),$(PYTHON))
+$(shell rm -f $(ENVIRONMENT) $(NATIVE) $(PLACE))
+endif
+endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .PHONY: help demo test setup native-test lint format wheel bench clean preflight
@@ -37,10 +47,13 @@ preflight:
 
 # Packages. --no-build-isolation later lets the native build reuse this pinned toolchain and its own build folder.
 $(ENVIRONMENT): pyproject.toml constraints.txt | preflight
-	@$(PIP) --version >/dev/null 2>&1 || sh scripts/step "Creating $(VENV)" "a few seconds" build/logs/venv.log "$(PYTHON)" -m venv --clear $(VENV)
+	@{ [ -e $(PLACE) ] && $(PIP) --version >/dev/null 2>&1; } || sh scripts/step "Creating $(VENV)" "a few seconds" build/logs/venv.log "$(PYTHON)" -m venv --clear $(VENV)
+	@printf '%s\n' "$(CURDIR)" >$(PLACE)
+	@rm -rf build/editable build/native
 	@sh scripts/step "Installing the build tools" "under a minute" $(LOGS)/tools.log $(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja
 	@sh scripts/step "Installing PyTorch and the other packages, pinned" "2 to 10 minutes, once" $(LOGS)/packages.log \
 		$(PIP) install -c constraints.txt $$($(BIN)/python scripts/requirements.py dev)
+	@printf '%s\n' "$(PYTHON)" >$(INTERPRETER)
 	@touch $@
 
 # A module left in src/ by a hand-made build would shadow or outlive this one.

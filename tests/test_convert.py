@@ -13,6 +13,7 @@ import lobit
 from lobit import nn as lnn
 from lobit.convert import quantize_
 from lobit.errors import ConfigError
+from lobit.quantizers import get
 
 
 class Net(nn.Module):
@@ -162,3 +163,96 @@ def test_long_names_still_make_a_table_of_a_hundred_columns():
     text = str(quantize_(net, "W2A2"))
     assert max(map(len, text.splitlines())) <= 100
     assert ".fc" in text
+
+
+@pytest.mark.parametrize(
+    ("model", "bits", "message"),
+    [
+        (nn.BatchNorm2d(2), "W1A1", "bare BatchNorm2d"),
+        ("net", "W1A1", "torch.nn.Module"),
+        (nn.Sequential(nn.LazyLinear(4)), "W1A1", "no weights yet"),
+        (nn.Sequential(nn.Linear(2, 2)).half(), "W1A1", "float16"),
+        (nn.Sequential(nn.Linear(2, 2)), {}, "empty mapping"),
+        (nn.Sequential(nn.Linear(2, 2)), {"bits": "W4A4", "weights": {"name": "lsq", "bits": 2}}, "2 bits"),
+        (nn.Sequential(nn.Linear(2, 2)), {"bits": "W4A4", "activations": get({"name": "lsq", "bits": 4}, "activations")}, "only one layer"),
+    ],
+)
+def test_what_cannot_be_quantized_is_named(model, bits, message):
+    with pytest.raises(ConfigError, match=message):
+        quantize_(model, bits, first=None, last=None)
+
+
+def test_layers_that_stay_say_why():
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 4, 3)
+    )
+    report = quantize_(model, "W2A2")
+    assert report.replaced == ("2",)
+    assert "reflect" in report.rows[0].note
+    assert "running statistics" in report.rows[1].note
+
+
+def test_a_path_in_full_wins_over_its_reading_as_a_pattern():
+    model = nn.ModuleDict({"a[0]": nn.Linear(2, 2)})
+    assert quantize_(model, {"a[0]": "W1A1"}).replaced == ("a[0]",)
+
+
+def small(bits):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+    quantize_(model, bits, first=None, last=None)
+    return model
+
+
+def test_state_of_another_width_is_refused():
+    two, four = small("W2A2"), small("W4A4")
+    two(torch.randn(4, 8))
+    with pytest.raises(RuntimeError, match="2 bits"):
+        four.load_state_dict(two.state_dict())
+
+
+def test_a_float_checkpoint_starts_both_sides_anew():
+    model = small("W4A4")
+    model(torch.randn(4, 8))
+    model.load_state_dict(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).state_dict())
+    with pytest.raises(ConfigError, match="calibration"):
+        model.eval()(torch.randn(4, 8))
+
+
+def test_averages_of_a_model_know_its_steps():
+    model = small("W4A4")
+    average = torch.optim.swa_utils.AveragedModel(model)
+    x = torch.randn(16, 8)
+    model(x)
+    average.update_parameters(model)
+    torch.testing.assert_close(average.eval()(x), model.eval()(x), rtol=0, atol=0)
+
+
+def test_one_bit_weights_with_a_learned_step_train_and_export(tmp_path):
+    model = small({"bits": "W1A2", "weights": "lsq"})
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    before = None
+    for _ in range(5):
+        optimizer.zero_grad()
+        model(torch.randn(16, 8)).square().mean().backward()
+        optimizer.step()
+        before = before or model[0].weight_quantizer.step.detach().clone() if before is None else before
+    assert not torch.equal(before, model[0].weight_quantizer.step)
+    assert lobit.export(model.eval(), torch.randn(16, 8), tmp_path / "net.lobit").verification.ok
+    layer = model[0]
+    w, s = layer.weight.detach().double(), layer.weight_quantizer.step.detach().double()
+    step = layer.weight_quantizer.step.detach().clone().requires_grad_()
+    from lobit.quantizers import lsq
+
+    (lsq(layer.weight.detach(), step, layer.weight_quantizer.code_type) * step).sum().backward()
+    v = w / s
+    q = torch.where(v >= 0, 1.0, -1.0).double()
+    torch.testing.assert_close(step.grad.double(), torch.where(v.abs() <= 1, q - v, q).sum(1, keepdim=True), rtol=1e-5, atol=1e-5)
+
+
+def test_latent_weights_beyond_the_highest_level_still_move():
+    from lobit.quantizers import linear_quant
+
+    w = torch.tensor([-1.0, 0.2, 0.6, 1.0], requires_grad=True)
+    linear_quant(w, 2, clip=False).sum().backward()
+    torch.testing.assert_close(w.grad, torch.full((4,), 2.0))

@@ -155,12 +155,21 @@ static void to_codes(const lb_stage *stage, uint8_t *codes, const float *x, int6
     }
 }
 
-static void to_levels(const lb_stage *stage, uint8_t *codes, const int32_t *s, int64_t n, int64_t phase) {
-    const int32_t *flip = stage->flip + phase;
-    for (int64_t i = 0; i < n; i++) {
-        int32_t level = 0, v = s[i] ^ flip[i];
-        for (int j = 0; j < stage->threshold_count; j++) level += v >= stage->at[j][phase + i];
-        codes[i] = (uint8_t)level;
+/* Counts the thresholds reached. Codes have one or two bits, so there are at most three; the loops are plain, for the compiler to make vectors of. */
+static void to_levels(const lb_stage *stage, uint8_t *restrict codes, const int32_t *restrict s, int64_t n, int64_t phase) {
+    const int32_t *restrict flip = stage->flip + phase, *restrict a = stage->at[0] + phase;
+    const int32_t *restrict b = stage->threshold_count > 1 ? stage->at[1] + phase : a;
+    const int32_t *restrict c = stage->threshold_count > 2 ? stage->at[2] + phase : a;
+    switch (stage->threshold_count) {
+    case 1:
+        for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)((s[i] ^ flip[i]) >= a[i]);
+        break;
+    case 2:
+        for (int64_t i = 0; i < n; i++) codes[i] = (uint8_t)(((s[i] ^ flip[i]) >= a[i]) + ((s[i] ^ flip[i]) >= b[i]));
+        break;
+    default:
+        for (int64_t i = 0; i < n; i++)
+            codes[i] = (uint8_t)(((s[i] ^ flip[i]) >= a[i]) + ((s[i] ^ flip[i]) >= b[i]) + ((s[i] ^ flip[i]) >= c[i]));
     }
 }
 
@@ -351,8 +360,7 @@ static void avg_pool(const lb_pool *pool, const float *in, float *out, int64_t r
 
 enum { FLOAT_ROWS = 4, FLOAT_COLS = 32, FLOAT_DEPTH = 512 };
 
-/* Weights are padded to whole tiles of columns, so the tile itself has no tail; rows beyond the last repeat it. A sum is made of partial sums of
- * FLOAT_DEPTH products, so that rounding grows with the square root of a long sum's parts and not with its length. */
+/* Whole tiles of padded columns; rows beyond the last repeat it. Partial sums of FLOAT_DEPTH products keep the rounding of long sums small. */
 static void float_tile(const lb_float_product *a, int64_t r0, int64_t o, float sum[FLOAT_ROWS][FLOAT_COLS]) {
     const float *x[FLOAT_ROWS];
     for (int r = 0; r < FLOAT_ROWS; r++) {

@@ -10,13 +10,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 from lobit.nn import QuantizedLayer
-from lobit.quantizers import get
+from lobit.quantizers import Quantizer, get
 
 Policy = str | Bits | Mapping[str, Any] | None
 
@@ -116,15 +117,21 @@ def quantize_(model: nn.Module, bits: Policy, *, first: Policy = "W8A8", last: P
     2      Linear  W1A2  magnitude_sign, lsq
     4      Linear  W8A8  lsq, lsq
     """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise ConfigError(f"model must be a torch.nn.Module that is not scripted, not {type(model).__name__}")
     modules = dict(model.named_modules())
     for path, module in modules.items():
+        if isinstance(module, nn.modules.lazy.LazyModuleMixin):
+            raise ConfigError(f"layer {path!r} has no weights yet; run one batch through the model first")
+        if isinstance(module, (nn.Linear, nn.Conv2d)) and module.weight.dtype in (torch.float16, torch.bfloat16):
+            raise ConfigError(f"layer {path!r} has {module.weight.dtype} weights; call model.float() first and train with torch.autocast")
         if isinstance(module, QuantizedLayer) and module.is_quantized:
             raise ConfigError(f"layer {path!r} is quantized already; quantize_ takes a float model, so build the model anew")
     bypassed = {id(part) for module in modules.values() if isinstance(module, BYPASS) for part in module.modules()}
     products = [
         path for path, module in modules.items() if type(module) in (*PRODUCTS, *PRODUCTS.values()) and not _obstacle(module, bypassed)
     ]
-    if "" in products:
+    if "" in products or type(model) in EXACT:
         raise ConfigError(f"a bare {type(model).__name__} cannot be replaced in place; wrap it: torch.nn.Sequential(layer)")
     policies = _policies(products, bits, first, last)
     made: dict[str, nn.Module] = {}
@@ -142,16 +149,18 @@ def quantize_(model: nn.Module, bits: Policy, *, first: Policy = "W8A8", last: P
 
 def _policies(products: list[str], bits: Policy, first: Policy, last: Policy) -> dict[str, Mapping[str, Any] | None]:
     """The policy of each Linear and Conv2d as ``{"bits": Bits, "weights": .., "activations": ..}``, or None where it stays float."""
+    if isinstance(bits, Mapping) and not bits:
+        raise ConfigError("bits is an empty mapping; give a policy such as 'W2A4', or name patterns with policies")
     if isinstance(bits, Mapping) and "bits" not in bits:
         patterns = {pattern: _policy(policy, f"pattern {pattern!r}") for pattern, policy in bits.items()}
         for pattern in patterns:
-            if products and not any(fnmatch.fnmatchcase(path, pattern) for path in products):
+            if products and not any(_fits(path, pattern) for path in products):
                 near = difflib.get_close_matches(pattern, products, n=1)
                 hint = (
                     f"did you mean {near[0]!r}?" if near else f"layers are {', '.join(products[:8])}{', ..' if len(products) > 8 else ''}"
                 )
                 raise ConfigError(f"pattern {pattern!r} fits no Linear or Conv2d; {hint}")
-        chosen = {path: next((p for pattern, p in patterns.items() if fnmatch.fnmatchcase(path, pattern)), None) for path in products}
+        chosen = {path: next((p for pattern, p in patterns.items() if _fits(path, pattern)), None) for path in products}
         named = {path for path in products if path in patterns}  # a layer named in full is not overruled by first and last
     else:
         common = _policy(bits, "bits")
@@ -160,6 +169,10 @@ def _policies(products: list[str], bits: Policy, first: Policy, last: Policy) ->
         if special is not None and path and path[0] not in named and chosen[path[0]] is not None:
             chosen[path[0]] = _policy(special, "first or last")
     return chosen
+
+
+def _fits(path: str, pattern: str) -> bool:
+    return path == pattern or fnmatch.fnmatchcase(path, pattern)
 
 
 def _policy(policy: Policy, what: str) -> Mapping[str, Any] | None:
@@ -174,7 +187,13 @@ def _policy(policy: Policy, what: str) -> Mapping[str, Any] | None:
     settings["bits"] = widths
     for role, width in (("weights", widths.weights), ("activations", widths.activations)):
         settings[role] = None if width == FLOAT_BITS else settings.get(role) or _default(role, width)
-        get(settings[role], role, None if width == FLOAT_BITS else width)  # type: ignore[arg-type]  # built once to be checked, before any change
+        if isinstance(settings[role], Quantizer):
+            raise ConfigError(
+                f"{what}: {role} is one quantizer, which only one layer may have; give its name, a dict or a callable that makes one"
+            )
+        built = get(settings[role], role, None if width == FLOAT_BITS else width)  # type: ignore[arg-type]  # to be checked, before any change
+        if getattr(built, "bits", width) != width:
+            raise ConfigError(f"{what}: {widths} asks for {width}-bit {role}, the quantizer given has {built.bits} bits; make them agree")  # type: ignore[union-attr]
     return None if widths.is_float else settings
 
 
@@ -188,6 +207,8 @@ def _obstacle(module: nn.Module, bypassed: Collection[int]) -> str:
         return f"{' and '.join(cls.__name__ for cls in BYPASS)} reads its weights past the layer in eval"
     if not isinstance(module._parameters.get("weight"), nn.Parameter):
         return "its weight is computed from other parameters, as weight_norm does; remove that first"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"it pads with {module.padding_mode!r}, not zeros; pad in a layer of its own before it"
     return ""
 
 
@@ -234,6 +255,8 @@ def _replace_exact(path: str, module: nn.Module, cls: type[nn.Module]) -> tuple[
         except ConfigError as error:
             return Row(path, name, "", False, str(error)), None
         return Row(path, name, "", True, "one order of summation"), new.train(module.training)
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+        return Row(path, name, "", False, "it has no running statistics"), None
     note = "one order of summation" if isinstance(module, nn.AdaptiveAvgPool2d) else "eval in two exact steps"
     return Row(path, name, "", True, note), _as(module, cls)
 

@@ -43,7 +43,7 @@ def two_heads(result):
 @pytest.mark.parametrize("result", [lambda a, b: {"a": a, "b": b}, lambda a, b: ((a, b), a), lambda a, b: [b]])
 def test_any_structure_of_outputs_and_parameters(result, tmp_path):
     if result(1, 2) == [2]:
-        with pytest.raises(ExportError, match=r"no output depends.*'a"):
+        with pytest.raises(ExportError, match="'a' runs, but no output depends"):
             export(two_heads(result), torch.randn(4, 8), tmp_path / "net.lobit")
         return
     model, x = two_heads(result), torch.randn(4, 8)

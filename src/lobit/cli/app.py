@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated
 
@@ -124,7 +125,7 @@ def run(arguments: list[str] | None = None) -> int:
     except LobitError as error:
         return _failed(error, debug)
     except ModuleNotFoundError as error:
-        return _failed(lobit.missing_extra(f"lobit {given[0]}", error), debug)
+        return _failed(lobit.missing_extra(f"lobit {next((word for word in given if word[:1] != '-'), '')}".strip(), error), debug)
     except BrokenPipeError:
         _silence_stdout()
         return 0
@@ -145,7 +146,8 @@ def _silence_stdout() -> None:
 
 def _failed(error: Exception, debug: bool) -> int:
     if debug:
-        raise error
+        traceback.print_exception(error)
+        return 2
     print(f"lobit: {error}", file=sys.stderr)
     return 2
 

@@ -100,23 +100,34 @@ class AvgPool2d(nn.AvgPool2d):
 
 
 class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
-    """`torch.nn.AdaptiveAvgPool2d` by `window_mean`, for output sizes that divide the image."""
+    """`torch.nn.AdaptiveAvgPool2d`; by `window_mean` for output sizes that divide the image, else torch's own, which cannot be exported."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
-        """Pool input of shape (N, C, H, W) to (N, C, *output_size).
+        """Pool input of shape (N, C, H, W) to (N, C, *output_size)."""
+        height, width = int(input.shape[-2]), int(input.shape[-1])
+        if not self.divides(height, width):
+            return super().forward(input)
+        kernel = self.kernel(height, width)
+        return window_mean(input, kernel, kernel, (0, 0), kernel[0] * kernel[1])
+
+    def _out(self, height: int, width: int) -> tuple[int, ...]:
+        given = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        return tuple(size if want is None else want for want, size in zip(given, (height, width), strict=True))
+
+    def divides(self, height: int, width: int) -> bool:
+        """Whether the output size divides an image."""
+        out = self._out(height, width)
+        return height % out[0] == 0 and width % out[1] == 0
+
+    def kernel(self, height: int, width: int) -> tuple[int, int]:
+        """The window, which is the stride too, for an image.
 
         Raises
         ------
         ConfigError
             When the output size does not divide the image.
         """
-        kernel = self.kernel(int(input.shape[2]), int(input.shape[3]))
-        return window_mean(input, kernel, kernel, (0, 0), kernel[0] * kernel[1])
-
-    def kernel(self, height: int, width: int) -> tuple[int, int]:
-        """The window, which is the stride too, for an image."""
-        given = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
-        out = tuple(size if want is None else want for want, size in zip(given, (height, width), strict=True))
-        if height % out[0] or width % out[1]:
+        out = self._out(height, width)
+        if not self.divides(height, width):
             raise ConfigError(f"an adaptive pool to {out} needs an image that it divides, not {(height, width)}; use AvgPool2d")
         return height // out[0], width // out[1]

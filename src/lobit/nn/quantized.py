@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
 from lobit.quantizers import ActivationQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
@@ -68,6 +69,10 @@ class QuantizedLayer(nn.Module):
 
     def quantized_forward(self, x: Tensor) -> Tensor:
         """``product(codes_x - zero, codes_w) * (scale_x * scale_w)``, then ``+ bias``: codes first, two float operations after the exact sum."""
+        if self.weight.dtype in (torch.float16, torch.bfloat16):
+            raise ConfigError(
+                f"a quantized layer has {self.weight.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
+            )
         weight = self.quantized_weight()
         if self.input_quantizer is None or weight is None:
             values = x if self.input_quantizer is None else self.input_quantizer(x).values()
@@ -108,6 +113,7 @@ class QuantizedLayer(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._kept.drop()
-        has_state = any(key.startswith(f"{prefix}weight_quantizer.") for key in state_dict)
-        if self.weight_quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
-            self.weight_quantizer.reset()
+        for name, quantizer in (("weight_quantizer", self.weight_quantizer), ("input_quantizer", self.input_quantizer)):
+            has_state = any(key.startswith(f"{prefix}{name}.") for key in state_dict)
+            if quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
+                quantizer.reset()

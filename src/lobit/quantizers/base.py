@@ -83,11 +83,18 @@ class Quantizer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         if any(key.startswith(prefix) for key in state_dict):
+            stored, width = state_dict.get(f"{prefix}width"), self._buffers.get("width")
+            if isinstance(stored, Tensor) and width is not None and int(stored) != int(width):
+                args[-1].append(f"the state of {prefix.rstrip('.')!r} is of {int(stored)} bits, this quantizer has {int(width)}")
+                return
             super()._load_from_state_dict(state_dict, prefix, *args)
             self._after_load()
 
     def _after_load(self) -> None:
         """Called when state was loaded."""
+
+    def reset(self) -> None:
+        """Forget state that came from former weights or data; layers call it when weights are loaded without quantizer state."""
 
 
 class ActivationQuantizer(Quantizer):
@@ -128,9 +135,6 @@ class WeightQuantizer(Quantizer):
 
     def attach(self, weight: Tensor) -> None:
         """Make room for state that depends on the weights' shape; layers call it once."""
-
-    def reset(self) -> None:
-        """Forget state that was derived from former weights; layers call it when new weights are loaded."""
 
 
 def wide(x: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ from lobit.quantizers.sign import ONE_BIT, sign
 from lobit.quantizers.straight_through import round_in_range
 
 
-def linear_quant(x: Tensor, bits: int) -> Tensor:
+def linear_quant(x: Tensor, bits: int, *, clip: bool = True) -> Tensor:
     """Codes of the paper's LinearQuant for 2 to 8 bits.
 
-    Forward: ``clamp(round(x / step), -2^(k-1), 2^(k-1) - 1)`` with ``step = 2^-(k-1)``. Backward: ``g_x = (g / step) * 1[-1 <= x <= 1 - step]``.
+    Forward: ``clamp(round(x / step), -2^(k-1), 2^(k-1) - 1)`` with ``step = 2^-(k-1)``. Backward: ``g_x = (g / step) * 1[-1 <= x <= 1 - step]``,
+    or ``g / step`` everywhere without ``clip``: for weights, whose latent values the trainer clips, and which a mask would hold fast beyond the highest level.
 
     As printed, the formula clips to [-1, 1] and has 2^k + 1 levels; here the highest level is dropped, so that codes have k bits.
 
@@ -23,7 +24,7 @@ def linear_quant(x: Tensor, bits: int) -> Tensor:
     Hubara et al., Quantized Neural Networks, arXiv 1609.07061, section 3.1.
     """
     half = 1 << (bits - 1)
-    return round_in_range(x / (1.0 / half), -half, half - 1)
+    return round_in_range(x / (1.0 / half), -half, half - 1, clip=clip)
 
 
 class _Linear:
@@ -65,7 +66,7 @@ class LinearQuant(_Linear, ActivationQuantizer):
 
 @register("linear")
 class LinearQuantWeights(_Linear, WeightQuantizer):
-    """Weights in [-1, 1 - step], see `linear_quant`; one bit is `sign` with the gradient unmasked. Latent weights are clipped to [-1, 1].
+    """Weights in [-1, 1 - step], see `linear_quant`; one bit is `sign`. The gradient is unmasked. Latent weights are clipped to [-1, 1].
 
     Parameters
     ----------
@@ -77,5 +78,5 @@ class LinearQuantWeights(_Linear, WeightQuantizer):
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of the latent weights; one scale for all."""
-        codes = sign(x, clip=False) if self.bits == 1 else linear_quant(x, self.bits)
+        codes = sign(x, clip=False) if self.bits == 1 else linear_quant(x, self.bits, clip=False)
         return Quantized(codes, constant(self.step, x), self.zero)

@@ -44,16 +44,20 @@ def lsq(x: Tensor, step: Tensor, code: CodeType) -> Tensor:
     Forward: ``round(clamp(x / step, lo, hi))``. Backward: the rounding passes the gradient inside lo .. hi; the division is not detached, so that
     ``step * codes`` has LSQ's gradient in ``step``: ``round(v) - v`` inside, lo or hi outside, with ``v = x / step``.
 
+    With one bit of -1/+1 the codes are the sign of ``v``, and the range is -1 .. 1.
+
     References
     ----------
     Esser et al., Learned Step Size Quantization, arXiv 1902.08153, equations 1 to 3.
     """
+    if code == ONE_BIT:
+        return sign(x / step)
     return round_in_range(x / step, code.lo, code.hi)
 
 
 def first_step(magnitude: Tensor, code: CodeType) -> Tensor:
-    """LSQ's start ``2 mean|x| / sqrt(hi)`` from ``magnitude``, the mean in float64; float32, positive."""
-    return (2 * magnitude / math.sqrt(code.hi)).clamp(min=_SMALLEST).float()
+    """LSQ's start ``2 mean|x| / sqrt(hi)`` from ``magnitude``, the mean in float64; float32, positive. For -1/+1 it is ``mean|x|``, the best step."""
+    return (magnitude if code == ONE_BIT else 2 * magnitude / math.sqrt(code.hi)).clamp(min=_SMALLEST).float()
 
 
 @torch.no_grad()
@@ -118,6 +122,8 @@ class LSQ(ActivationQuantizer):
         self._running = self._decided == 0 and bits == 1  # the sign needs no step
         self.register_buffer("sign_of_input", torch.tensor(self._decided, dtype=torch.int8))
         self.register_buffer("started", torch.tensor(self._running))
+        self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
+        self._fresh = (self._decided, self._running)
 
     @property
     def nonnegative(self) -> bool | None:
@@ -127,6 +133,8 @@ class LSQ(ActivationQuantizer):
     @property
     def code_type(self) -> CodeType:
         """``unsigned``, ``signed``, or for one bit of signed input ``odd``."""
+        if self._decided < 0:
+            self._decided = int(self.sign_of_input)  # the buffer may have been copied from another model
         if self._decided < 0:
             raise ConfigError(self._needs_data("whether its input is non-negative is undecided"))
         if self._decided:
@@ -148,7 +156,7 @@ class LSQ(ActivationQuantizer):
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """One division by the step; none for the sign."""
-        if not self._running:
+        if not self._running and not bool(self.started):
             raise ConfigError(self._needs_data("its step is not set"))
         return [] if self.code_type == ONE_BIT else [("div", operand(_eval_step(self.step, self.owner)))]
 
@@ -156,6 +164,9 @@ class LSQ(ActivationQuantizer):
     @torch.no_grad()
     def _start(self, x: Tensor) -> bool:
         """Take the sign and the first step from a batch; False when it holds only zeros. All processes of a run take the same."""
+        if bool(self.started):  # copied from another model, as averages of weights are
+            self._after_load()
+            return True
         if not (self.training or self.calibrating):
             raise ConfigError(self._needs_data("it is used before calibration: its step is not set"))
         owner = self.owner or "a quantizer"
@@ -180,6 +191,12 @@ class LSQ(ActivationQuantizer):
         self._running = True
         return True
 
+    def reset(self) -> None:
+        """Forget the step, and the sign unless it was given."""
+        self._decided, self._running = self._fresh
+        self.sign_of_input.fill_(self._decided)
+        self.started.fill_(self._running)
+
     def keep_in_range(self) -> None:
         """Put a step that the optimizer took to or below 0 back to the smallest."""
         _keep_positive(self.step)
@@ -196,31 +213,32 @@ class LSQ(ActivationQuantizer):
 
 @register("lsq")
 class LSQWeights(WeightQuantizer):
-    """Weights with a learned step for each output channel; ``signed`` codes of 2 to 8 bits, symmetric about 0: ``zero`` is 0.
+    """Weights with a learned step for each output channel: ``signed`` codes of 2 to 8 bits, or the signs -1/+1.
 
-    The steps follow the weights, ``2 mean|w_o| / sqrt(hi)``, until the first pass in training, which makes them parameters of their own; they start
+    The steps follow the weights, ``2 mean|w_o| / sqrt(hi)`` (``mean|w_o|`` with one bit), until the first pass in training, which makes them parameters of their own; they start
     anew when weights without quantizer state are loaded. The gradient of a step is multiplied by ``1 / sqrt(N hi)``, N weights of the channel.
 
     Parameters
     ----------
     bits : int
-        2 to 8.
+        1 to 8.
     """
 
     started: Tensor
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 2, "quantizer 'lsq' of weights", "for one bit use 'magnitude_sign' or 'sign'")
+        self.bits = check_width(bits, 1, "quantizer 'lsq' of weights")
         self.step = nn.Parameter(torch.ones(1))
         self.register_buffer("started", torch.tensor(False))
+        self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self._running = False
         self._attached = False
 
     @property
     def code_type(self) -> CodeType:
-        """``signed`` of ``bits`` bits."""
-        return CodeType(Alphabet.SIGNED, self.bits)
+        """``signed`` of ``bits`` bits; ``odd`` of one."""
+        return ONE_BIT if self.bits == 1 else CodeType(Alphabet.SIGNED, self.bits)
 
     def attach(self, weight: Tensor) -> None:
         """Make room for one step for each output channel.
@@ -245,6 +263,8 @@ class LSQWeights(WeightQuantizer):
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``."""
         code = self.code_type
+        if not self._running and not torch.compiler.is_compiling():
+            self._running = bool(self.started)  # the buffer may have been copied from another model
         if not self._running and not self.training:
             step = self._from_weights(x)
             return Quantized(lsq(x, step, code), step, self.zero)

@@ -52,9 +52,10 @@ def straight_through(x: Tensor, codes: Tensor, lo: float = -math.inf, hi: float 
     return _StraightThrough.apply(x, codes, mask, slope)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def round_in_range(v: Tensor, lo: int, hi: int) -> Tensor:
+def round_in_range(v: Tensor, lo: int, hi: int, *, clip: bool = True) -> Tensor:
     """Round to the integers lo .. hi, half to even.
 
-    Forward: ``round(clamp(v, lo, hi))``. Backward: ``g_v = g * 1[lo <= v <= hi]``.
+    Forward: ``round(clamp(v, lo, hi))``. Backward: ``g_v = g * 1[lo <= v <= hi]``, or ``g`` everywhere without ``clip``.
     """
-    return straight_through(v, v.detach().clamp(lo, hi).round_(), lo, hi)
+    codes = v.detach().clamp(lo, hi).round_()
+    return straight_through(v, codes, lo, hi) if clip else straight_through(v, codes)
