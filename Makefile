@@ -16,10 +16,12 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find native -type f \( -name '*.c' -o -
 PLACE := $(VENV)/.lobit-place
 INTERPRETER := $(VENV)/.lobit-python
 ifneq ($(shell cat $(PLACE) 2>/dev/null),$(CURDIR))
-$(shell rm -f $(ENVIRONMENT) $(NATIVE) $(PLACE))
+$(shell rm -f $(ENVIRONMENT) $(NATIVE))
+STALE := yes
 else ifneq ($(origin PYTHON),file)
 ifneq ($(shell cat $(INTERPRETER) 2>/dev/null),$(PYTHON))
-$(shell rm -f $(ENVIRONMENT) $(NATIVE) $(PLACE))
+$(shell rm -f $(ENVIRONMENT) $(NATIVE))
+STALE := yes
 endif
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -47,7 +49,8 @@ preflight:
 
 # Packages. --no-build-isolation later lets the native build reuse this pinned toolchain and its own build folder.
 $(ENVIRONMENT): pyproject.toml constraints.txt | preflight
-	@{ [ -e $(PLACE) ] && $(PIP) --version >/dev/null 2>&1; } || sh scripts/step "Creating $(VENV)" "a few seconds" build/logs/venv.log "$(PYTHON)" -m venv --clear $(VENV)
+	@[ ! -e $(VENV) ] || [ -e $(PLACE) ] || { echo "$(VENV) was not made by lobit; move it away, then run the same make command again" >&2; exit 2; }
+	@{ [ -z "$(STALE)" ] && $(PIP) --version >/dev/null 2>&1; } || sh scripts/step "Creating $(VENV)" "a few seconds" build/logs/venv.log "$(PYTHON)" -m venv --clear $(VENV)
 	@printf '%s\n' "$(CURDIR)" >$(PLACE)
 	@rm -rf build/editable build/native
 	@sh scripts/step "Installing the build tools" "under a minute" $(LOGS)/tools.log $(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja

@@ -32,9 +32,8 @@ def tiny(monkeypatch):
     raw = {name: idx(rng.integers(0, 10, shape, np.uint8)) for name, shape in SHAPES.items()}
     packed = {name: gzip.compress(data, mtime=0) for name, data in raw.items()}
     monkeypatch.setattr(mnist, "PARTS", SHAPES)
-    source = mnist.Source(
-        "mnist", "MNIST", "http://localhost:9/", {n: hashlib.md5(p).hexdigest() for n, p in packed.items()}, tuple("0123456789")
-    )
+    sums = {name: (hashlib.md5(packed[name]).hexdigest(), hashlib.md5(raw[name]).hexdigest()) for name in raw}
+    source = mnist.Source("mnist", "MNIST", "http://localhost:9/", sums, tuple("0123456789"))
     monkeypatch.setattr("lobit.data.MNIST", source)
     return raw, packed
 

@@ -118,6 +118,8 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         status = app([word for word in given if word != "--debug"], standalone_mode=False)
         sys.stdout.flush()
+        if status == 130:  # what typer makes of Ctrl-C
+            return _interrupted(given)
     except typer.Abort:
         return _interrupted(given)
     except KeyboardInterrupt:

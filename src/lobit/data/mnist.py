@@ -23,15 +23,15 @@ PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a data set in MNIST's format comes from: its folder, its address, the MD5 of each gzipped file, its class names.
+    """Where a data set in MNIST's format comes from: its folder, its address, the MD5 of each file gzipped and plain, its class names.
 
-    The MD5 sums are those that torchvision pins for the official files.
+    The sums of the gzipped files are those that torchvision pins for the official ones; the plain ones are of what is in these.
     """
 
     name: str
     folder: str
     url: str
-    md5: dict[str, str]
+    md5: dict[str, tuple[str, str]]
     classes: tuple[str, ...]
 
 
@@ -40,10 +40,10 @@ MNIST = Source(
     "MNIST",
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     {
-        "train-images-idx3-ubyte": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "train-labels-idx1-ubyte": "d53e105ee54ea40749a09fcbcd1e9432",
-        "t10k-images-idx3-ubyte": "9fb629c4189551a2d022fa330f9573f3",
-        "t10k-labels-idx1-ubyte": "ec29112dd5afa0611ce80d1b7f02629c",
+        "train-images-idx3-ubyte": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
+        "train-labels-idx1-ubyte": ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
+        "t10k-images-idx3-ubyte": ("9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
+        "t10k-labels-idx1-ubyte": ("ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
     },
     tuple("0123456789"),
 )
@@ -52,10 +52,10 @@ FASHION_MNIST = Source(
     "FashionMNIST",
     "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     {
-        "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-        "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-        "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+        "train-images-idx3-ubyte": ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
+        "train-labels-idx1-ubyte": ("25c81989df183df01b3e8a0aad5dffbe", "9018921c3c673c538a1fc5bad174d6f9"),
+        "t10k-images-idx3-ubyte": ("bef4ecab320f06d8554ea6380940ec79", "8181f5470baa50b63fa0f6fddb340f0a"),
+        "t10k-labels-idx1-ubyte": ("bb300cfdad3c16e7a12a480ee83cd310", "15d484375f8d13e6eb1aabb0c3f46965"),
     },
     ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
@@ -85,9 +85,10 @@ def _obtain(source: Source, part: str, data_dir: Path | None) -> Path:
     for folder in _folders(source, data_dir):
         plain, packed = folder / part, folder / f"{part}.gz"
         if packed.is_file():
-            _check_md5(packed, source.md5[part])
+            _check_md5(packed, source.md5[part][0])
             return packed
-        if plain.is_file():  # no official sum exists for the unpacked file; its header and length are checked when it is read
+        if plain.is_file():
+            _check_md5(plain, source.md5[part][1])
             return plain
     return _download(source, part, data_dir)
 
@@ -118,12 +119,12 @@ def _download(source: Source, part: str, data_dir: Path | None) -> Path:
     folder = (data_dir if data_dir is not None else _cache()) / source.folder / "raw"
     try:
         got = pooch.retrieve(
-            f"{source.url}{part}.gz", known_hash=f"md5:{source.md5[part]}", fname=f"{part}.gz", path=folder, progressbar=False
+            f"{source.url}{part}.gz", known_hash=f"md5:{source.md5[part][0]}", fname=f"{part}.gz", path=folder, progressbar=False
         )
     except Exception as error:  # pooch passes on whatever requests, the file system or its check raised
-        listed = "\n".join(f"  {name}.gz  MD5 {md5}" for name, md5 in source.md5.items())
+        listed = "\n".join(f"  {name}.gz  MD5 {md5}" for name, (md5, _) in source.md5.items())
         raise ConfigError(
-            f"{source.name} is not in {folder.parent.parent} and cannot be downloaded from {source.url} ({type(error).__name__}). "
+            f"{source.name} is not in {folder.parent.parent} and cannot be downloaded from {source.url} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
             f"Put these files into {folder}, or name the folder that holds them with --data-dir or LOBIT_DATA:\n{listed}"
         ) from error
     return Path(got)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lobit.errors import ConfigError
 from lobit.recipes.schema import DataSpec, ModelSpec, OptimizerSpec, Recipe
 
 MAX_BYTES = 1 << 20
+_PARTS: dict[str, type[BaseModel]] = {"model.": ModelSpec, "data.": DataSpec, "optimizer.": OptimizerSpec, "": Recipe}
 
 
 def list_recipes() -> list[str]:
@@ -40,13 +43,26 @@ def load_recipe(recipe: str | os.PathLike[str] | Recipe, **overrides: Any) -> Re
     if isinstance(recipe, Recipe):
         name, fields = "the recipe", recipe.model_dump()
     else:
+        if not isinstance(recipe, (str, os.PathLike)):
+            raise ConfigError(f"a recipe is a name, the path of a YAML file or a Recipe, not {type(recipe).__name__}")
         name = os.fspath(recipe)
         fields = _parse(name, _read(name))
     fields |= {field: value for field, value in overrides.items() if value is not None}
+    return check_recipe(repr(name), fields)
+
+
+def check_recipe(name: str, fields: Mapping[str, Any]) -> Recipe:
+    """A recipe from its fields.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field, its value and what is allowed.
+    """
     try:
         return Recipe.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(f"recipe {name!r}: {'; '.join(_explain(problem) for problem in error.errors())}") from None
+        raise ConfigError(f"recipe {name}: {'; '.join(_explain(problem) for problem in error.errors())}") from None
 
 
 def _read(name: str) -> bytes:
@@ -67,7 +83,7 @@ def _read(name: str) -> bytes:
 
 def _parse(name: str, raw: bytes) -> dict[str, Any]:
     try:
-        fields = yaml.safe_load(raw)
+        fields = yaml.load(raw, _Loader)  # a safe loader
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"recipe {name!r} is not YAML: {error}") from None
     if not isinstance(fields, dict):
@@ -75,15 +91,25 @@ def _parse(name: str, raw: bytes) -> dict[str, Any]:
     return fields
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a field that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        fields = super().construct_mapping(node, deep)
+        if len(fields) < len(node.value) and not any(key.tag.endswith(":merge") for key, _ in node.value):
+            raise yaml.YAMLError(f"a field stands twice{node.start_mark}")
+        return fields
+
+
 def _explain(problem: Any) -> str:
     """One line for a pydantic error: where, what, and for an unknown field the nearest known one."""
     where = ".".join(str(part) for part in problem["loc"]) or "the whole"
     if problem["type"] == "extra_forbidden":
-        known = [field for model in (Recipe, ModelSpec, DataSpec, OptimizerSpec) for field in model.model_fields]
+        known = {field: prefix + field for prefix, model in _PARTS.items() for field in model.model_fields}
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        return f"unknown field {where!r}" + (f", did you mean {close[0]!r}?" if close else "; remove it")
-    got = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+        return f"unknown field {where!r}" + (f", did you mean {known[close[0]]!r}?" if close else "; remove it")
+    got = "" if problem["type"] == "missing" else f" (got {reprlib.repr(problem['input'])})"
     return f"{where}: {problem['msg']}{got}"
 
 
-__all__ = ["DataSpec", "ModelSpec", "OptimizerSpec", "Recipe", "list_recipes", "load_recipe"]
+__all__ = ["DataSpec", "ModelSpec", "OptimizerSpec", "Recipe", "check_recipe", "list_recipes", "load_recipe"]

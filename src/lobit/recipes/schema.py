@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSpec(_Strict):
@@ -23,9 +23,9 @@ class DataSpec(_Strict):
     """A data set, the range that pixels are mapped to, and how many training samples are kept for validation."""
 
     name: str
-    low: float = 0.0
-    high: float = 1.0
-    validation: int = Field(default=0, ge=0)
+    low: float = Field(default=0.0, ge=-1e6, le=1e6)
+    high: float = Field(default=1.0, ge=-1e6, le=1e6)
+    validation: int = Field(default=0, ge=0, strict=True)
 
     @model_validator(mode="after")
     def _rising(self) -> DataSpec:
@@ -61,7 +61,7 @@ class Recipe(_Strict):
     loss: Literal["cross-entropy", "squared-hinge"] = "cross-entropy"
     optimizer: OptimizerSpec
     step_scale: Literal["glorot", "power-of-two"] | None = None
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(ge=2)
-    seed: int = Field(default=1, ge=0, lt=2**32)
-    threads: int | None = Field(default=None, ge=1)
+    epochs: int = Field(ge=1, strict=True)
+    batch_size: int = Field(ge=2, strict=True)
+    seed: int = Field(default=1, ge=0, lt=2**32, strict=True)
+    threads: int | None = Field(default=None, ge=1, strict=True)

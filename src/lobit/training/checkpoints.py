@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from torch import nn
 
 from lobit import models
 from lobit.atomic import atomic_file
-from lobit.errors import ConfigError
-from lobit.recipes import Recipe, load_recipe
+from lobit.errors import ConfigError, LobitError
+from lobit.recipes import Recipe, check_recipe
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -22,8 +23,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write a checkpoint."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        data = io.BytesIO()  # torch.save hides why a file cannot be written
+        torch.save(checkpoint, data)
         with atomic_file(path) as stream:
-            torch.save(checkpoint, stream)
+            stream.write(data.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint as data: no code in it is run, whatever is asked for."""
@@ -44,9 +47,17 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"there is no checkpoint {os.fspath(path)!r}; train first, or name another run folder") from None
     except Exception as error:  # torch.load raises many kinds for damaged or hostile files
         raise ConfigError(f"cannot read checkpoint {os.fspath(path)!r}: {type(error).__name__}; it is damaged or not lobit's") from error
-    if not isinstance(checkpoint, dict) or not {"lobit", "state_dict"} <= set(checkpoint):
+    if not isinstance(checkpoint, dict) or not _is_ours(checkpoint):
         raise ConfigError(f"{os.fspath(path)!r} is no checkpoint of a lobit run")
     return checkpoint
+
+
+def _is_ours(checkpoint: dict[str, Any]) -> bool:
+    ours, state = checkpoint.get("lobit"), checkpoint.get("state_dict")
+    if not isinstance(ours, dict) or not isinstance(state, dict):
+        return False
+    kinds = {"recipe": dict, "history": list, "rng": torch.Tensor}
+    return all(isinstance(ours.get(name), kind) for name, kind in kinds.items()) and all(isinstance(name, str) for name in state)
 
 
 def load_model(run: str | os.PathLike[str]) -> tuple[nn.Module, Recipe]:
@@ -58,11 +69,14 @@ def load_model(run: str | os.PathLike[str]) -> tuple[nn.Module, Recipe]:
         A run's folder (its best checkpoint is taken, else its last), or a checkpoint file.
     """
     path = Path(run)
-    if path.is_dir():
-        folder = path / "checkpoints"
-        path = folder / "best.ckpt" if (folder / "best.ckpt").exists() else folder / "last.ckpt"
+    try:
+        if path.is_dir():
+            folder = path / "checkpoints"
+            path = folder / "best.ckpt" if (folder / "best.ckpt").exists() else folder / "last.ckpt"
+    except OSError as error:
+        raise ConfigError(f"cannot read {os.fspath(run)!r}: {error.strerror or error}; check its permissions") from error
     checkpoint = read_checkpoint(path)
-    recipe = load_recipe(Recipe.model_validate(checkpoint["lobit"]["recipe"]))
+    recipe = check_recipe(f"of checkpoint {os.fspath(path)}", checkpoint["lobit"]["recipe"])
     model = build_model(recipe)
     state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
     try:
@@ -75,6 +89,11 @@ def load_model(run: str | os.PathLike[str]) -> tuple[nn.Module, Recipe]:
 def build_model(recipe: Recipe) -> nn.Module:
     """The model of a recipe, freshly initialised."""
     try:
-        return models.create(recipe.model.name, bits=recipe.model.bits, **recipe.model.args)
-    except TypeError as error:
+        model = models.create(recipe.model.name, bits=recipe.model.bits, **recipe.model.args)
+    except LobitError:
+        raise
+    except Exception as error:  # whatever torch says to a width of -3
         raise ConfigError(f"model {recipe.model.name!r} does not take {recipe.model.args!r}: {error}") from None
+    if empty := [name for name, parameter in model.named_parameters() if not parameter.numel()]:
+        raise ConfigError(f"model {recipe.model.name!r} does not take {recipe.model.args!r}: {empty[0]!r} would be empty")
+    return model

@@ -30,20 +30,23 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: boo
     if resume and overwrite:
         raise ConfigError("resume and overwrite exclude each other; choose one")
     last = folder / "checkpoints" / "last.ckpt"
-    done = (folder / "result.json").exists()
-    if (done or last.exists()) and not (resume or overwrite):
+    try:
+        done, started = (folder / "result.json").exists(), last.exists()
+    except OSError as error:
+        raise ConfigError(f"cannot read {str(folder)!r}: {error.strerror or error}; name another folder with --out") from error
+    if (done or started) and not (resume or overwrite):
         what = "a finished run" if done else "an interrupted run"
         go_on = "" if done else "--resume goes on with it, "
         raise ConfigError(f"{str(folder)!r} holds {what}; {go_on}--overwrite starts anew, --out names another folder")
-    go_on_from = last if resume and last.exists() else None
+    go_on_from = last if resume and started else None
     if go_on_from:
         _check_same(go_on_from, recipe)
     made = [path for path in (folder / "checkpoints", folder, *folder.parents) if not path.exists()]
     try:
-        if overwrite and (done or last.exists()):
-            for old in ("checkpoints", "tensorboard"):
-                shutil.rmtree(folder / old, ignore_errors=True)
-            (folder / "result.json").unlink(missing_ok=True)
+        if overwrite and (done or started):
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+            for old in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "result.json"):
+                (folder / old).unlink(missing_ok=True)
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         with atomic_file(folder / "recipe.yaml") as stream:
             stream.write(yaml.safe_dump(recipe.model_dump(), sort_keys=False).encode())
@@ -56,7 +59,13 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: boo
 
 
 def _check_same(checkpoint: Path, recipe: Recipe) -> None:
-    started, wanted = read_checkpoint(checkpoint)["lobit"]["recipe"], recipe.model_dump()
+    stored = read_checkpoint(checkpoint)
+    started, wanted = stored["lobit"]["recipe"], recipe.model_dump()
+    done = len(stored["lobit"]["history"])
+    if recipe.epochs < done:
+        raise ConfigError(
+            f"{str(checkpoint.parent.parent)!r} holds a run of {done} epochs, more than {recipe.epochs}; ask for at least {done}, or overwrite it"
+        )
     changed = [field for field in wanted if field not in FREE_FIELDS and started.get(field) != wanted[field]]
     if changed:
         listed = "; ".join(f"{field} was {started.get(field)!r}, now is {wanted[field]!r}" for field in changed)

@@ -38,12 +38,19 @@ class TrainingModule(L.LightningModule):
         return self.model(x)  # type: ignore[no-any-return]
 
     def configure_optimizers(self) -> Any:
-        """Adam, fused where torch has it; the schedule steps once an epoch."""
+        """Adam, fused where torch has it."""
         spec = self.recipe.optimizer
         groups = optim.parameter_groups(self.model, spec.lr, step_scale=self.recipe.step_scale, weight_decay=spec.weight_decay)
         adam = torch.optim.Adam(groups, lr=spec.lr, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda epoch: learning_rate(spec, epoch, self.recipe.epochs) / spec.lr)
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        for group in adam.param_groups:
+            group["initial_lr"] = group["lr"]
+        return adam
+
+    def on_train_epoch_start(self) -> None:
+        """Set the epoch's rate, from the recipe alone: a resumed run with more epochs has the rates of its own schedule."""
+        share = learning_rate(self.recipe.optimizer, self.current_epoch, self.recipe.epochs) / self.recipe.optimizer.lr
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * share
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run."""
@@ -69,7 +76,18 @@ class TrainingModule(L.LightningModule):
         self.log("val_accuracy", self._mean("val", "hits"), batch_size=1)
 
     def close_epoch(self) -> None:
-        """Add the epoch's row to the history."""
+        """Add the epoch's row to the history.
+
+        Raises
+        ------
+        LobitError
+            When a parameter or statistic is not finite: signs hide a NaN from the loss.
+        """
+        for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise LobitError(
+                    f"{name!r} is not finite after epoch {self.current_epoch + 1}; lower the learning rate, or look for NaN in the data"
+                )
         lr = learning_rate(self.recipe.optimizer, self.current_epoch, self.recipe.epochs)
         row: dict[str, float] = {"epoch": self.current_epoch + 1, "lr": lr}
         for stage in ("train", "val"):

@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from lobit.atomic import atomic_file
 from lobit.training.module import TrainingModule
@@ -32,13 +33,14 @@ class ShowProgress(L.Callback):
         self._start = (time.perf_counter(), trainer.current_epoch)
         if self.console.is_terminal:
             columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:>3.0f}%"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
+                TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20)),
+                BarColumn(table_column=Column(min_width=10)),
+                TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4, no_wrap=True)),
+                TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
+                TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             )
-            self._bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self.console)
+            self._bar = Progress(*columns, console=self.console, expand=True)
             self._bar.start()
             total = (trainer.max_epochs or 1) * int(trainer.num_training_batches)
             self._task = self._bar.add_task(self.title, total=total, completed=trainer.global_step, figures="")
@@ -64,6 +66,10 @@ class ShowProgress(L.Callback):
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back."""
         if self._bar:
             self._bar.stop()
             self._bar = None

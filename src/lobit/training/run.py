@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,12 +17,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lobit.atomic import atomic_file
 from lobit.data import DataSet, load_data
 from lobit.errors import ConfigError
+from lobit.models import model_info
 from lobit.recipes import Recipe, load_recipe
 from lobit.training.batches import Batches
 from lobit.training.checkpoints import AtomicCheckpointIO, build_model, load_model
@@ -101,19 +103,28 @@ def train(
     folder = Path(out) if out is not None else Path("runs") / name
     data = load_data(spec.data.name, data_dir)
     check_sizes(spec, data)
-    go_on_from = prepare_folder(folder, spec, resume=resume, overwrite=overwrite)
-    if spec.threads:
-        torch.set_num_threads(spec.threads)
-    torch.manual_seed(spec.seed)
-    module = TrainingModule(build_model(spec), spec)
+    with _own_state(spec):
+        model = build_model(spec)
+        go_on_from = prepare_folder(folder, spec, resume=resume, overwrite=overwrite)
+        try:
+            return _run(name, spec, folder, data, model, go_on_from, progress=progress)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to {str(folder)!r}: {error.strerror or error}; the last checkpoint is as it was: make room, then go on with resume"
+            ) from error
+
+
+def _run(name: str, spec: Recipe, folder: Path, data: DataSet, model: nn.Module, go_on_from: Path | None, *, progress: bool) -> TrainResult:
+    module = TrainingModule(model, spec)
     train_batches, val_batches, test = _split(spec, data)
     callbacks: list[L.Callback] = [
         _Epochs(train_batches),
         *keep_checkpoints(folder, validation=val_batches is not None),
         WriteHistory(folder / "metrics.csv"),
     ]
+    bar = ShowProgress(name)
     if progress:
-        callbacks.append(ShowProgress(name))
+        callbacks.append(bar)
     start = time.perf_counter()
     with _quiet():
         trainer = L.Trainer(
@@ -127,18 +138,40 @@ def train(
             num_sanity_val_steps=0,
             log_every_n_steps=1_000_000,
         )
-        trainer.fit(
-            module,
-            DataLoader(train_batches, batch_size=None),
-            None if val_batches is None else DataLoader(val_batches, batch_size=None),
-            ckpt_path=str(go_on_from) if go_on_from else None,
-            weights_only=True,
-        )
+        try:
+            trainer.fit(
+                module,
+                DataLoader(train_batches, batch_size=None),
+                None if val_batches is None else DataLoader(val_batches, batch_size=None),
+                ckpt_path=str(go_on_from) if go_on_from else None,
+                weights_only=True,
+            )
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            if not trainer.received_sigterm:
+                raise KeyboardInterrupt from None
+        finally:
+            bar.close()
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM)
     seconds = time.perf_counter() - start
     result = _finish(name, folder, module, test, seconds)
     with atomic_file(folder / "result.json") as stream:
         stream.write(json.dumps(asdict(result), indent=2).encode())
     return result
+
+
+@contextmanager
+def _own_state(spec: Recipe) -> Iterator[None]:
+    """The recipe's seed and threads while it runs; the caller's own afterwards."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        try:
+            if spec.threads:
+                torch.set_num_threads(spec.threads)
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def recipe_name(recipe: str | os.PathLike[str] | Recipe) -> str:
@@ -147,7 +180,13 @@ def recipe_name(recipe: str | os.PathLike[str] | Recipe) -> str:
 
 
 def check_sizes(spec: Recipe, data: DataSet) -> None:
-    """Refuse a validation split or a batch larger than the training set."""
+    """Refuse a model that does not fit the data, and a validation split or a batch larger than the training set."""
+    info = model_info(spec.model.name)
+    if info.input_shape != data.train_images.shape[1:] or info.num_classes != len(data.classes):
+        raise ConfigError(
+            f"model {info.name!r} takes images of {info.input_shape} in {info.num_classes} classes, {data.name} has {data.train_images.shape[1:]} "
+            f"in {len(data.classes)}; choose another model or data set"
+        )
     left = len(data.train_labels) - spec.data.validation
     if left < spec.batch_size:
         raise ConfigError(
