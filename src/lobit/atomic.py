@@ -50,7 +50,7 @@ def _mode_for(target: Path) -> int:
 
 def _umask() -> int:
     """The process's umask; asking the system call for it would change it for a moment, for all threads."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
+    with contextlib.suppress(OSError, ValueError, IndexError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
     return 0o077
