@@ -49,9 +49,9 @@ preflight:
 
 # Packages. --no-build-isolation later lets the native build reuse this pinned toolchain and its own build folder.
 $(ENVIRONMENT): pyproject.toml constraints.txt | preflight
-	@[ ! -e $(VENV) ] || [ -e $(PLACE) ] || { echo "$(VENV) was not made by lobit; move it away, then run the same make command again" >&2; exit 2; }
-	@{ [ -z "$(STALE)" ] && $(PIP) --version >/dev/null 2>&1; } || sh scripts/step "Creating $(VENV)" "a few seconds" build/logs/venv.log "$(PYTHON)" -m venv --clear $(VENV)
-	@printf '%s\n' "$(CURDIR)" >$(PLACE)
+	@[ ! -e $(VENV) ] || [ -e $(PLACE) ] || rmdir $(VENV) 2>/dev/null || { echo "$(VENV) was not made by lobit; move it away, then run the same make command again" >&2; exit 2; }
+	@{ [ -z "$(STALE)" ] && $(PIP) --version >/dev/null 2>&1; } || { rm -rf $(VENV) && mkdir $(VENV) && printf '%s\n' "$(CURDIR)" >$(PLACE) && \
+		sh scripts/step "Creating $(VENV)" "a few seconds" build/logs/venv.log "$(PYTHON)" -m venv $(VENV); }
 	@rm -rf build/editable build/native
 	@sh scripts/step "Installing the build tools" "under a minute" $(LOGS)/tools.log $(PIP) install -c constraints.txt scikit-build-core nanobind cmake ninja
 	@sh scripts/step "Installing PyTorch and the other packages, pinned" "2 to 10 minutes, once" $(LOGS)/packages.log \

@@ -40,6 +40,22 @@ def test_a_missing_package_gives_the_line_that_installs_it(name, package, extra)
     assert f"pip install 'lobit[{extra}]'" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("module", "package"),
+    [
+        *((name, "torch") for name in ("nn", "quantizers", "optim", "models", "capture", "training", "convert")),
+        ("recipes", "yaml"),
+        ("training", "lightning"),
+    ],
+)
+def test_a_part_imported_by_itself_says_so_too(module, package):
+    done = python(
+        BLOCK.format(names={package}) + f"try: import lobit.{module}\nexcept ImportError as error: print(type(error).__name__, error)"
+    )
+    assert done.stdout.startswith("MissingExtraError lobit."), done.stderr
+    assert f"needs {package}, which is not installed: pip install 'lobit[train]'" in done.stdout
+
+
 def test_the_command_without_its_extra_says_so():
     done = python(BLOCK.format(names={"typer"}) + "from lobit.cli import main; main()")
     assert done.returncode == 1

@@ -252,7 +252,8 @@ static void drop_node_constants(lb_program *p) {
 lb_status lb_finish(lb_program *p, const lb_options *options) {
     if (p->status != LB_OK) return p->status;
     if (p->finished || !p->output_count || !p->input_count) lb_refuse(p, "a program is finished once, with inputs and outputs");
-    if (options->isa < LB_SCALAR || options->isa > lb_best_isa()) lb_refuse(p, "this CPU does not have the instruction set asked for");
+    if (options->isa < LB_SCALAR || options->isa >= LB_ISA_COUNT || !lb_has_isa(options->isa))
+        lb_refuse(p, "this CPU does not have the instruction set asked for");
     if (p->status != LB_OK) return p->status;
     p->options = *options;
     p->elementwise = lb_elementwise_for(options->isa);

@@ -63,6 +63,7 @@ extern const lb_product_kernel lb_product_kernels[];
 extern const int lb_product_kernel_count;
 
 /* Best ISA that this CPU and operating system can run; and whether a kernel's `isa` and `needs` are met. */
+int lb_has_isa(lb_isa isa); /* asks the system for the tiles when `isa` is LB_AMX, and only then */
 lb_isa lb_best_isa(void);
 int lb_kernel_runs(const lb_product_kernel *kernel);
 const char *lb_isa_name(lb_isa isa);

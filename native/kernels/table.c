@@ -53,23 +53,38 @@ static int has_amx(void) {
 }
 #endif
 
-lb_isa lb_best_isa(void) {
+static int has_vectors(lb_isa isa) {
 #if defined(__x86_64__)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx512dq")) {
+    if (isa == LB_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq");
+#else
+    (void)isa;
+    return 0;
+#endif
+}
+
+int lb_has_isa(lb_isa isa) {
+    switch (isa) {
+    case LB_SCALAR: return 1;
+    case LB_AVX2:
+    case LB_AVX512: return has_vectors(isa);
 #if defined(LOBIT_AMX)
-        if (__builtin_cpu_supports("avx512vnni") && has_amx()) return LB_AMX;
+    case LB_AMX: return has_vectors(LB_AVX512) && __builtin_cpu_supports("avx512vnni") && has_amx();
 #endif
-        return LB_AVX512;
+    default: return 0;
     }
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return LB_AVX2;
-#endif
-    return LB_SCALAR;
+}
+
+lb_isa lb_best_isa(void) {
+    lb_isa isa = LB_AMX;
+    while (!lb_has_isa(isa)) isa--;
+    return isa;
 }
 
 int lb_kernel_runs(const lb_product_kernel *kernel) {
-    if (kernel->isa > lb_best_isa()) return 0;
+    if (!lb_has_isa(kernel->isa)) return 0;
 #if defined(__x86_64__)
     if (!strcmp(kernel->needs, "avx512vpopcntdq")) return !!__builtin_cpu_supports("avx512vpopcntdq");
     if (!strcmp(kernel->needs, "avx512vnni")) return !!__builtin_cpu_supports("avx512vnni");

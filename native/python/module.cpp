@@ -234,7 +234,7 @@ static nb::list kernels() {
         row["rows"] = row["columns"] = 0;
         row["macs_per_cycle"] = 0.0;
         row["needs"] = "";
-        row["runs"] = lb_loops[i].isa <= lb_best_isa();
+        row["runs"] = lb_has_isa(lb_loops[i].isa) != 0;
         list.append(row);
     }
     return list;
@@ -267,6 +267,7 @@ NB_MODULE(_native, m) {
         .def("operators", &Program::operators);
     m.def("kernels", &kernels);
     m.def("isas", &isas);
+    m.def("has_isa", [](int isa) { return isa >= LB_SCALAR && isa < LB_ISA_COUNT && lb_has_isa(static_cast<lb_isa>(isa)) != 0; });
     m.def("all_finite", [](Array<float> x) { return lb_all_finite(x.data(), static_cast<int64_t>(x.size())) != 0; });
     m.def("probe_limit", [](int what) {
         if (what < 0 || what >= LB_PROBE_COUNT) throw std::invalid_argument("no such probe");

@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from lobit.bits import Alphabet, Bits, CodeType
-from lobit.errors import ConfigError, ExportError, FormatError, LobitError, ShapeError
+from lobit.errors import ConfigError, ExportError, FormatError, LobitError, MissingExtraError, ShapeError
+from lobit.extras import missing_extra
 
 if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
@@ -45,9 +46,6 @@ _LAZY = {
 }
 """Public names and the module that holds each; a name that is a module itself is imported whole."""
 
-EXTRAS = {"jinja2": "report", "matplotlib": "report", "typer": "cli", "rich": "cli"}
-"""Which extra brings a package; every other one comes with ``train``."""
-
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
@@ -65,14 +63,6 @@ def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-def missing_extra(what: str, error: ModuleNotFoundError) -> Exception:
-    """The error to raise where a package of an extra is missing: what needs it, and the line that installs it."""
-    package = (error.name or "").partition(".")[0]
-    if not package or package == "lobit":
-        return error
-    return LobitError(f"{what} needs {package}, which is not installed: pip install 'lobit[{EXTRAS.get(package, 'train')}]'")
-
-
 __all__ = [
     "Alphabet",
     "Bits",
@@ -82,6 +72,7 @@ __all__ = [
     "ExportReport",
     "FormatError",
     "LobitError",
+    "MissingExtraError",
     "QuantizeReport",
     "Session",
     "ShapeError",

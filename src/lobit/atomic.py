@@ -40,6 +40,20 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder, with its parents, for what the block writes; if the block fails, those that were made and are still empty go again."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def _mode_for(target: Path) -> int:
     """The mode of the file that is replaced, else what the umask gives a new file (mkstemp makes private ones)."""
     try:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from lobit.extras import require
+
+require("lobit.quantize_", "torch")
+
 import difflib
 import fnmatch
 import textwrap

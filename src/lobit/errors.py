@@ -19,3 +19,7 @@ class FormatError(LobitError):
 
 class ShapeError(LobitError):
     """An array has the wrong shape or dtype, or holds values that are not finite."""
+
+
+class MissingExtraError(LobitError, ImportError):
+    """A package of an extra that is not installed is needed; the message holds the line that installs it."""

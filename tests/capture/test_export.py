@@ -186,3 +186,17 @@ def test_a_negative_batch_norm_before_a_max_pool_is_exact():
     assert (model[1].weight < 0).any()
     x = torch.randn(6, 2, 6, 6)
     assert verify(model, lobit.Session(capture(model, (x,)).graph), x).ok
+
+
+def test_layers_in_a_plain_list_are_named(tmp_path):
+    class Hidden(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norms = lnn.Linear(4, 4), [nn.BatchNorm1d(4)]
+            self.named = [self.a]  # fine: PyTorch knows it
+
+        def forward(self, x):
+            return self.norms[0](self.a(x))
+
+    with pytest.raises(ExportError, match="'norms' keeps layers in a plain list"):
+        lobit.export(Hidden().eval(), torch.randn(2, 4), tmp_path / "x.lobit")

@@ -59,6 +59,9 @@ def test_train_export_verify_in_a_pipe(tmp_path):
         (["train"], "Missing argument"),
         (["train", "digits-w1a1", "--epochs", "0"], "epochs"),
         (["nonsense"], "No such command"),
+        (["train", "digits-w1a1", "--out", ""], "it is empty"),
+        (["demo", "--out", ""], "it is empty"),
+        (["demo", "--seed", "4294967296"], "seed"),
     ],
 )
 def test_bad_input_is_one_message_and_status_2(arguments, message, tmp_path, monkeypatch, capsys):
@@ -74,6 +77,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert run(["train", "digits-w1a1", "--out", str(tmp_path / "file" / "run")]) == 2
     assert "name a writable folder with --out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["report.html", "w4a4.lobit"])
+def test_the_demo_looks_for_what_is_in_its_way_before_it_trains(tmp_path, capsys, name):
+    (tmp_path / "d" / name).mkdir(parents=True)
+    assert run(["demo", "--out", str(tmp_path / "d")]) == 2
+    assert f"{name}' is in the way" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "d").iterdir()] == [name]
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -71,12 +71,22 @@ def test_a_damaged_gz_names_its_sum(tiny, tmp_path):
         load_data("mnist", tmp_path)
 
 
+def test_a_plain_file_that_is_not_the_official_one_names_its_sum(tiny, tmp_path):
+    raw, _ = tiny
+    for name, data in raw.items():
+        (tmp_path / name).write_bytes(data)
+    labels = raw["t10k-labels-idx1-ubyte"]
+    (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(labels[:-1] + bytes([77]))  # the right size, one label out of range
+    with pytest.raises(ConfigError, match=r"t10k-labels-idx1-ubyte has MD5"):
+        load_data("mnist", tmp_path)
+
+
 def test_without_files_and_network_the_error_says_what_to_put_where(tiny, tmp_path):
     with pytest.raises(ConfigError) as error:
         load_data("mnist", tmp_path)
     assert all(f"{name}.gz  MD5" in str(error.value) for name in SHAPES)
     assert str(tmp_path / "MNIST" / "raw") in str(error.value)
-    assert not list(tmp_path.rglob("*.gz"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_unknown_names_and_folders():

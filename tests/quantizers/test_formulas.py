@@ -99,7 +99,7 @@ def test_magnitude_sign_equals_a_loop_over_channels():
 @pytest.mark.parametrize("nonnegative", [True, False])
 def test_lsq_codes_and_both_gradients(bits, nonnegative):
     rng = np.random.default_rng(bits)
-    x = rng.normal(size=200).astype(np.float32)
+    x = rng.normal(size=(4, 50)).astype(np.float32)
     x = np.abs(x) if nonnegative else x
     quantizer = Q.LSQ(bits)
     quantizer(torch.tensor(x))  # decides the sign and the step
@@ -113,7 +113,7 @@ def test_lsq_codes_and_both_gradients(bits, nonnegative):
     np.testing.assert_array_equal(codes, half_even(v, code.lo, code.hi))
     np.testing.assert_allclose(gradient, g * inside, rtol=1e-5)
     formula = np.where(inside, np.rint(v) - v, np.clip(v, code.lo, code.hi))  # LSQ, equation 3
-    expected = (g * formula).sum() / np.sqrt(x.size * code.hi)
+    expected = (g * formula).sum() / np.sqrt(x[0].size * code.hi)
     np.testing.assert_allclose(quantizer.step.grad.item(), expected, rtol=1e-3, atol=1e-3)
 
 

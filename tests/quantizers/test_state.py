@@ -209,3 +209,15 @@ def test_all_processes_start_from_the_same_statistics(tmp_path, monkeypatch):
     finally:
         monkeypatch.undo()
         dist.destroy_process_group()
+
+
+def test_the_plain_sign_has_no_step_to_learn():
+    """Data-parallel training waits for the gradient of every parameter that asks for one."""
+    quantizer = Q.LSQ(1)
+    assert quantizer.step.requires_grad
+    quantizer(torch.tensor([-1.0, 2.0]))
+    assert not quantizer.step.requires_grad
+    quantizer.reset()
+    assert quantizer.step.requires_grad
+    assert not Q.LSQ(1, nonnegative=False).step.requires_grad
+    assert Q.LSQ(2, nonnegative=False).step.requires_grad

@@ -69,7 +69,15 @@ def check_model(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ExportError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    known = set(model.modules())
     for path, module in model.named_modules():
+        for name, held in vars(module).items():
+            parts = held.values() if isinstance(held, dict) else held if isinstance(held, (list, tuple)) else ()
+            if any(isinstance(part, nn.Module) and part not in known for part in parts):
+                raise ExportError(
+                    f"{f'{path}.{name}'.lstrip('.')!r} keeps layers in a plain {type(held).__name__}, where PyTorch does not see them; "
+                    "use torch.nn.ModuleList or ModuleDict, then quantize and train again"
+                )
         if module.training:
             raise ExportError(f"{f'module {path!r}' if path else 'the model'} is in training mode; call model.eval() first")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -151,10 +159,9 @@ def _why(error: Exception, batch: int) -> str:
             f"the model fixes its batch size to the example's {batch}; use x.size(0) or flatten(1) where the code counts rows "
             f"(torch.export says: {first})"
         )
-    return (
-        f"torch.export cannot trace the model ({type(error).__name__}: {first}); "
-        "forward must be the same straight program for every input, without decisions on values"
-    )
+    decides = any(word in f"{type(error).__name__} {text}" for word in ("DataDependent", "data-dependent", "control flow", "UserError"))
+    advice = "; forward must be the same straight program for every input, without decisions on values" if decides else ""
+    return f"torch.export cannot trace the model ({type(error).__name__}: {first}){advice}"
 
 
 def _user_inputs(program: ExportedProgram) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import typer
 
 import lobit
 from lobit.errors import LobitError
+from lobit.extras import missing_extra
 
 app = typer.Typer(
     name="lobit",
@@ -21,6 +22,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _folder(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter("it is empty; name a folder, or leave the option out")
+    return Path(text)
+
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the data sets; by default what LOBIT_DATA names.")]
 
@@ -41,8 +49,10 @@ def options(
 
 @app.command(epilog="Example: lobit demo --out /tmp/lobit-demo")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to write; an earlier demo in it is replaced.")] = Path("lobit-demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the training.")] = 1,
+    out: Annotated[Path, typer.Option(parser=_folder, metavar="FOLDER", help="Folder to write; an earlier demo in it is replaced.")] = Path(
+        "lobit-demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the training.")] = 1,
 ) -> None:
     """Train four small nets on handwritten digits, export and run them, compare them in a table and a page."""
     from lobit.cli.demo import run_demo
@@ -53,7 +63,7 @@ def demo(
 @app.command(epilog="Example: lobit train mnist-mlp-small-w1a1 --data-dir ~/data --epochs 5")
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe (see: lobit recipes), or path of a YAML file.")],
-    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/<recipe> by default.")] = None,
+    out: Annotated[Path | None, typer.Option(parser=_folder, metavar="FOLDER", help="Folder of the run; runs/<recipe> by default.")] = None,
     data_dir: DataDir = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
@@ -127,7 +137,7 @@ def run(arguments: list[str] | None = None) -> int:
     except LobitError as error:
         return _failed(error, debug)
     except ModuleNotFoundError as error:
-        return _failed(lobit.missing_extra(f"lobit {next((word for word in given if word[:1] != '-'), '')}".strip(), error), debug)
+        return _failed(missing_extra(f"lobit {next((word for word in given if word[:1] != '-'), '')}".strip(), error), debug)
     except BrokenPipeError:
         _silence_stdout()
         return 0

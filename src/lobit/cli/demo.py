@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from lobit.atomic import atomic_file
+from lobit.atomic import atomic_file, new_folder
 from lobit.capture import export, verify
 from lobit.cli.train import test_set
 from lobit.data import load_data
@@ -48,12 +49,11 @@ def run_demo(out: Path, seed: int) -> None:
     """Train, export, verify, run and time each net; print one table and write the page."""
     start = time.perf_counter()
     console = Console()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot write to {str(out)!r}: {error.strerror}; name a writable folder with --out") from error
-    console.print(f"Four nets of one shape on 1797 handwritten digits: trained, exported and run. Output goes to {out}/", highlight=False)
-    rows = [_one_net(name, recipe, out, seed) for name, recipe in NETS.items()]
+    _check_outputs(out)
+    console.print("Four nets of one shape on 1797 handwritten digits: trained, exported and run.", highlight=False)
+    console.print(f"Output goes to {out}/", highlight=False, soft_wrap=True)
+    with new_folder(out / "runs"):
+        rows = [_one_net(name, recipe, out, seed) for name, recipe in NETS.items()]
     console.print(_table(rows))
     compared, equal = sum(row.codes_compared for row in rows), sum(row.codes_equal for row in rows)
     console.print(f"Codes: {equal:,} of {compared:,} equal in PyTorch and packed, over 360 test images.", highlight=False)
@@ -63,10 +63,20 @@ def run_demo(out: Path, seed: int) -> None:
     data = load_data("digits")
     logits = np.asarray(load(out / "w1a1.lobit")(data.scale(data.test_images, 0.0, 1.0)))
     write_report(out / "report.html", [asdict(row) for row in rows], data.test_images, data.test_labels, logits.argmax(1))
-    console.print(
-        f"Done in {time.perf_counter() - start:.0f} s. Open {out / 'report.html'}; run a net with lobit.load('{out / 'w1a1.lobit'}')",
-        highlight=False,
-    )
+    console.print(f"Done in {time.perf_counter() - start:.0f} s. Pictures: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Run a net: lobit.load('{out / 'w1a1.lobit'}')", highlight=False, soft_wrap=True)
+
+
+def _check_outputs(out: Path) -> None:
+    """Refuse what would fail after the training."""
+    for name in ("results.json", "report.html", *(f"{net.lower()}.lobit" for net in NETS)):
+        if (out / name).exists() and not (out / name).is_file():
+            raise ConfigError(f"{str(out / name)!r} is in the way and no file; move it, or name another folder with --out")
+    try:
+        with new_folder(out), tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"cannot write to {str(out)!r}: {error.strerror}; name a writable folder with --out") from error
 
 
 def _one_net(name: str, recipe: str, out: Path, seed: int) -> DemoRow:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lobit.atomic import new_folder
 from lobit.data.dataset import DataSet
 from lobit.data.idx import read_idx
 from lobit.errors import ConfigError
@@ -118,13 +119,15 @@ def _download(source: Source, part: str, data_dir: Path | None) -> Path:
 
     folder = (data_dir if data_dir is not None else _cache()) / source.folder / "raw"
     try:
-        got = pooch.retrieve(
-            f"{source.url}{part}.gz", known_hash=f"md5:{source.md5[part][0]}", fname=f"{part}.gz", path=folder, progressbar=False
-        )
+        with new_folder(folder):
+            got = pooch.retrieve(
+                f"{source.url}{part}.gz", known_hash=f"md5:{source.md5[part][0]}", fname=f"{part}.gz", path=folder, progressbar=False
+            )
     except Exception as error:  # pooch passes on whatever requests, the file system or its check raised
+        reason = str(error).partition("\n")[0] or "no reason given"
         listed = "\n".join(f"  {name}.gz  MD5 {md5}" for name, (md5, _) in source.md5.items())
         raise ConfigError(
-            f"{source.name} is not in {folder.parent.parent} and cannot be downloaded from {source.url} ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). "
+            f"{source.name} is not in {folder.parent.parent} and cannot be downloaded from {source.url} ({type(error).__name__}: {reason}). "
             f"Put these files into {folder}, or name the folder that holds them with --data-dir or LOBIT_DATA:\n{listed}"
         ) from error
     return Path(got)

@@ -1,5 +1,9 @@
 """The zoo."""
 
+from lobit.extras import require
+
+require("lobit.models", "torch")
+
 from lobit.models import digits, paper
 from lobit.models.registry import ModelInfo, create, list_models, model_info, register
 

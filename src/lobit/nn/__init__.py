@@ -1,5 +1,9 @@
 """Layers: torch.nn's with quantizers, and the few whose eval must give the same floats everywhere."""
 
+from lobit.extras import require
+
+require("lobit.nn", "torch")
+
 from torch.nn import Flatten, Hardtanh, MaxPool2d, ReLU
 
 from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d

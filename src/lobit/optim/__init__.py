@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from lobit.extras import require
+
+require("lobit.optim", "torch")
+
 import math
 from collections.abc import Iterator
 from typing import Any, Literal

@@ -1,5 +1,9 @@
 """Quantizers: pure functions that make integer codes with a pseudo-gradient, and thin modules that hold their settings."""
 
+from lobit.extras import require
+
+require("lobit.quantizers", "torch")
+
 from lobit.quantizers.base import ActivationQuantizer, Quantized, Quantizer, WeightQuantizer
 from lobit.quantizers.calibration import calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights

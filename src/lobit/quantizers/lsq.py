@@ -98,7 +98,8 @@ class LSQ(ActivationQuantizer):
     The codes are ``unsigned`` after a non-negative input, else ``signed``; with one bit, {0, 1} times the step after a non-negative input, else plain
     -1/+1 (`sign`). Whether the input is non-negative is decided at the first batch in training mode or in `calibrating`, unless it is given; the first
     step ``2 mean|x| / sqrt(hi)`` comes from the same batch. A batch of zeros says nothing, so it is quantized to zeros and the next one decides. The
-    gradient of the step is multiplied by ``1 / sqrt(N hi)``, N values in the batch.
+    gradient of the step is multiplied by ``1 / sqrt(N hi)``, N values in one sample (a row of the first axis), so that it does not depend on the size of
+    the batch under a mean loss. The plain sign needs no step, so the parameter then asks for no gradient.
 
     Parameters
     ----------
@@ -124,6 +125,7 @@ class LSQ(ActivationQuantizer):
         self.register_buffer("started", torch.tensor(self._running))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self._fresh = (self._decided, self._running)
+        self._settle()
 
     @property
     def nonnegative(self) -> bool | None:
@@ -149,7 +151,8 @@ class LSQ(ActivationQuantizer):
         if code == ONE_BIT:
             return Quantized(sign(x), constant(1.0, x), self.zero)
         if self.training:
-            step = _training_step(self.step, 1.0 / math.sqrt(max(x.numel(), 1) * code.hi))
+            sample = x.numel() // len(x) if x.ndim > 1 and len(x) else x.numel()
+            step = _training_step(self.step, 1.0 / math.sqrt(max(sample, 1) * code.hi))
         else:
             step = _eval_step(self.step, self.owner)
         return Quantized(lsq(x, step, code), step, self.zero)
@@ -186,6 +189,7 @@ class LSQ(ActivationQuantizer):
         if self._decided < 0:
             self._decided = int(lowest >= 0)
             self.sign_of_input.fill_(self._decided)
+            self._settle()
         self.step.copy_(first_step(magnitude, self.code_type))
         self.started.fill_(True)
         self._running = True
@@ -196,6 +200,13 @@ class LSQ(ActivationQuantizer):
         self._decided, self._running = self._fresh
         self.sign_of_input.fill_(self._decided)
         self.started.fill_(self._running)
+        self.step.requires_grad_(True)
+        self._settle()
+
+    def _settle(self) -> None:
+        """A step that nothing uses asks for no gradient: data-parallel training waits for every parameter that does."""
+        if self._decided == 0 and self.bits == 1:
+            self.step.requires_grad_(False)
 
     def keep_in_range(self) -> None:
         """Put a step that the optimizer took to or below 0 back to the smallest."""
@@ -209,6 +220,7 @@ class LSQ(ActivationQuantizer):
 
     def _after_load(self) -> None:
         self._decided, self._running = int(self.sign_of_input), bool(self.started)
+        self._settle()
 
 
 @register("lsq")

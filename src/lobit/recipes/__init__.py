@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from lobit.extras import require
+
+require("lobit.recipes", "yaml", "pydantic")
+
 import difflib
 import os
 import reprlib

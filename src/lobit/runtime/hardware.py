@@ -101,10 +101,10 @@ def choose_isa(isa: str | None) -> str:
     source = "isa"
     if isa is None:
         isa, source = os.environ.get("LOBIT_ISA") or None, "LOBIT_ISA"
-    has = isas()
     if isa is None:
-        return has[-1]
-    if isa not in has:
+        return isas()[-1]
+    if isa not in ISAS or not _native.has_isa(ISAS.index(isa)):
+        has = isas()
         known = "this CPU lacks it" if isa in ISAS else "there is no such instruction set"
         raise ConfigError(f"{source} is {isa!r}: {known}; this CPU has {', '.join(has)}")
     return isa

@@ -1,5 +1,9 @@
 """Training from recipes, on Lightning."""
 
+from lobit.extras import require
+
+require("lobit.training", "torch", "lightning", "tensorboard", "rich", "yaml", "pydantic")
+
 from lobit.training.checkpoints import build_model, load_model
 from lobit.training.module import accuracy, predict
 from lobit.training.run import TrainResult, train

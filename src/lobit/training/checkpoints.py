@@ -76,6 +76,8 @@ def load_model(run: str | os.PathLike[str]) -> tuple[nn.Module, Recipe]:
     except OSError as error:
         raise ConfigError(f"cannot read {os.fspath(run)!r}: {error.strerror or error}; check its permissions") from error
     checkpoint = read_checkpoint(path)
+    if Path(run).is_dir() and path.name == "last.ckpt" and checkpoint["lobit"]["recipe"].get("data", {}).get("validation"):
+        raise ConfigError(f"{os.fspath(run)!r} has no checkpoints/best.ckpt; name {os.fspath(path)!r} itself to take the last epoch")
     recipe = check_recipe(f"of checkpoint {os.fspath(path)}", checkpoint["lobit"]["recipe"])
     model = build_model(recipe)
     state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}

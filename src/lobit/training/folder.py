@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lobit.atomic import atomic_file
+from lobit.atomic import atomic_file, new_folder
 from lobit.errors import ConfigError
 from lobit.recipes import Recipe
 from lobit.training.checkpoints import read_checkpoint
@@ -36,24 +35,19 @@ def prepare_folder(folder: Path, recipe: Recipe, *, resume: bool, overwrite: boo
         raise ConfigError(f"cannot read {str(folder)!r}: {error.strerror or error}; name another folder with --out") from error
     if (done or started) and not (resume or overwrite):
         what = "a finished run" if done else "an interrupted run"
-        go_on = "" if done else "--resume goes on with it, "
+        go_on = f"`lobit export {folder} FILE` packs its net, " if done else "--resume goes on with it, "
         raise ConfigError(f"{str(folder)!r} holds {what}; {go_on}--overwrite starts anew, --out names another folder")
     go_on_from = last if resume and started else None
     if go_on_from:
         _check_same(go_on_from, recipe)
-    made = [path for path in (folder / "checkpoints", folder, *folder.parents) if not path.exists()]
     try:
         if overwrite and (done or started):
             shutil.rmtree(folder / "tensorboard", ignore_errors=True)
             for old in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "result.json"):
                 (folder / old).unlink(missing_ok=True)
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        with atomic_file(folder / "recipe.yaml") as stream:
+        with new_folder(folder / "checkpoints"), atomic_file(folder / "recipe.yaml") as stream:
             stream.write(yaml.safe_dump(recipe.model_dump(), sort_keys=False).encode())
     except OSError as error:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
         raise ConfigError(f"cannot write to {str(folder)!r}: {error.strerror or error}; name a writable folder with --out") from error
     return go_on_from
 
@@ -65,6 +59,10 @@ def _check_same(checkpoint: Path, recipe: Recipe) -> None:
     if recipe.epochs < done:
         raise ConfigError(
             f"{str(checkpoint.parent.parent)!r} holds a run of {done} epochs, more than {recipe.epochs}; ask for at least {done}, or overwrite it"
+        )
+    if recipe.data.validation and done and not (checkpoint.parent / "best.ckpt").exists():
+        raise ConfigError(
+            f"{str(checkpoint.parent)!r} has lost best.ckpt, the best epoch so far; put it back, or start anew with --overwrite"
         )
     changed = [field for field in wanted if field not in FREE_FIELDS and started.get(field) != wanted[field]]
     if changed:

@@ -60,9 +60,11 @@ class ShowProgress(L.Callback):
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         spent = time.perf_counter() - self._start[0]
         left = spent / max(done - self._start[1], 1) * (total - done)
-        self.console.print(
-            f"{self.title}: epoch {done}/{total}, {figures}, {spent:.0f} s, about {left:.0f} s left", highlight=False, soft_wrap=True
-        )
+        self.say(f"{self.title}: epoch {done}/{total}, {figures}, {spent:.0f} s, about {left:.0f} s left")
+
+    def say(self, line: str) -> None:
+        """Print a line, whole also when piped."""
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Close the bar, also after an error."""

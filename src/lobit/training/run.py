@@ -98,6 +98,8 @@ def train(
     LobitError
         When the loss stops being finite.
     """
+    if out is not None and not os.fspath(out):
+        raise ConfigError("the folder of a run is empty; name one, or leave it out for runs/<recipe>")
     name = recipe_name(recipe)
     spec = load_recipe(recipe, **overrides)
     folder = Path(out) if out is not None else Path("runs") / name
@@ -107,14 +109,16 @@ def train(
         model = build_model(spec)
         go_on_from = prepare_folder(folder, spec, resume=resume, overwrite=overwrite)
         try:
-            return _run(name, spec, folder, data, model, go_on_from, progress=progress)
+            return _run(name, spec, folder, data, model, go_on_from, progress=progress, resume=resume)
         except OSError as error:
             raise ConfigError(
                 f"cannot write to {str(folder)!r}: {error.strerror or error}; the last checkpoint is as it was: make room, then go on with resume"
             ) from error
 
 
-def _run(name: str, spec: Recipe, folder: Path, data: DataSet, model: nn.Module, go_on_from: Path | None, *, progress: bool) -> TrainResult:
+def _run(
+    name: str, spec: Recipe, folder: Path, data: DataSet, model: nn.Module, go_on_from: Path | None, *, progress: bool, resume: bool
+) -> TrainResult:
     module = TrainingModule(model, spec)
     train_batches, val_batches, test = _split(spec, data)
     callbacks: list[L.Callback] = [
@@ -125,6 +129,8 @@ def _run(name: str, spec: Recipe, folder: Path, data: DataSet, model: nn.Module,
     bar = ShowProgress(name)
     if progress:
         callbacks.append(bar)
+        if resume and go_on_from is None:
+            bar.say(f"{folder} holds no checkpoint to go on from: training starts at the first epoch")
     start = time.perf_counter()
     with _quiet():
         trainer = L.Trainer(
