@@ -192,7 +192,7 @@ def test_layers_in_a_plain_list_are_named(tmp_path):
     class Hidden(nn.Module):
         def __init__(self):
             super().__init__()
-            self.a, self.norms = lnn.Linear(4, 4), [nn.BatchNorm1d(4)]
+            self.a, self.norms = lobit.nn.Linear(4, 4), [nn.BatchNorm1d(4)]
             self.named = [self.a]  # fine: PyTorch knows it
 
         def forward(self, x):
