@@ -28,7 +28,6 @@ class Captured:
     graph: Graph
     layers: tuple[Layer, ...]
     codes: dict[str, list[str]]
-    inexact_outputs: bool
 
 
 @torch.no_grad()
@@ -55,7 +54,7 @@ def capture(model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> Captured:
         raise ExportError(f"no output depends on the value {lost[0]!r}; return what its layer computes, or do not call it in eval mode")
     inexact.update(name for name, value in zip(graph.outputs, outputs, strict=True) if value.inexact)
     graph = replace(graph, meta={"inexact": json.dumps(sorted(inexact))})
-    return Captured(graph, tuple(builder.layers), codes, any(value.inexact for value in outputs))
+    return Captured(graph, tuple(builder.layers), codes)
 
 
 def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]], inexact: set[str]) -> list[Value]:
