@@ -12,7 +12,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich", "click"):
             raise
-        sys.exit("lobit: the command line needs typer and rich: pip install 'lobit[cli]' (or 'lobit[train]' to train too)")
+        print("lobit: the command line needs typer and rich: pip install 'lobit[cli]' (or 'lobit[train]' to train too)", file=sys.stderr)
+        sys.exit(2)
     sys.exit(run())
 
 

@@ -34,7 +34,7 @@ class ShowProgress(L.Callback):
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20)),
-                BarColumn(table_column=Column(min_width=10)),
+                BarColumn(bar_width=16, table_column=Column(min_width=10)),
                 TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4, no_wrap=True)),
                 TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
                 TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
