@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
 from lobit.atomic import atomic_file
@@ -34,9 +34,8 @@ class ShowProgress(L.Callback):
         if self.console.is_terminal:
             columns = (
                 TextColumn("{task.description}", table_column=Column(no_wrap=True, max_width=20)),
-                BarColumn(bar_width=16, table_column=Column(min_width=10)),
+                BarColumn(bar_width=12, table_column=Column(min_width=12)),
                 TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4, no_wrap=True)),
-                TimeElapsedColumn(table_column=Column(min_width=7, no_wrap=True)),
                 TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
                 TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             )
@@ -53,14 +52,14 @@ class ShowProgress(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Show the epoch's figures."""
         assert isinstance(module, TrainingModule)
-        figures = describe(module.history[-1]) if module.history else ""
+        row = module.history[-1]
         if self._bar:
-            self._bar.update(self._task, figures=figures)
+            self._bar.update(self._task, figures=_in_short(row))
             return
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 1
         spent = time.perf_counter() - self._start[0]
         left = spent / max(done - self._start[1], 1) * (total - done)
-        self.say(f"{self.title}: epoch {done}/{total}, {figures}, {spent:.0f} s, about {left:.0f} s left")
+        self.say(f"{self.title}: epoch {done}/{total}, {describe(row)}, {spent:.0f} s, about {left:.0f} s left")
 
     def say(self, line: str) -> None:
         """Print a line, whole also when piped."""
@@ -101,3 +100,9 @@ def describe(row: dict[str, float]) -> str:
     if "val_accuracy" in row:
         parts.append(f"validation {row['val_accuracy']:.2%}")
     return ", ".join(parts)
+
+
+def _in_short(row: dict[str, float]) -> str:
+    """The same, short enough to stand beside a bar in 80 columns."""
+    shares = [f"{word} {100 * row[name]:.3g}%" for word, name in (("train", "train_accuracy"), ("val", "val_accuracy")) if name in row]
+    return " ".join([f"loss {row['train_loss']:.2g}", *shares])
