@@ -87,7 +87,7 @@ class WriteHistory(L.Callback):
         assert isinstance(module, TrainingModule)
         text = io.StringIO()
         names = list(dict.fromkeys(name for row in module.history for name in row))
-        writer = csv.DictWriter(text, names)
+        writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(module.history)
         with atomic_file(self.path) as stream:
