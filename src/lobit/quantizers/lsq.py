@@ -214,7 +214,7 @@ class LSQ(ActivationQuantizer):
 
     def _needs_data(self, why: str) -> str:
         return (
-            f"the quantizer of {self.owner or 'a layer'} has not seen data: {why}. Run one training or calibration batch, in train() mode or in "
+            f"the quantizer of {self.owner or 'a layer'} has not seen data: {why} (batches of nothing but zeros do not count). Run one training or calibration batch, in train() mode or in "
             "lobit.quantizers.calibrating(model), or load a trained state; nonnegative= settles the sign alone"
         )
 
