@@ -59,6 +59,7 @@ def test_train_export_verify_in_a_pipe(tmp_path):
         (["train"], "Missing argument"),
         (["train", "digits-w1a1", "--epochs", "0"], "epochs"),
         (["nonsense"], "No such command"),
+        (["models", "z*"], "no model is called like 'z*'"),
         (["train", "digits-w1a1", "--out", ""], "it is empty"),
         (["demo", "--out", ""], "it is empty"),
         (["demo", "--seed", "4294967296"], "seed"),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 import lobit
-from lobit.errors import LobitError
+from lobit.errors import ConfigError, LobitError
 from lobit.extras import missing_extra
 
 app = typer.Typer(
@@ -107,7 +107,10 @@ def models(pattern: Annotated[str, typer.Argument(help="Names with wildcards.")]
     """List the models of the zoo."""
     from lobit.models import list_models, model_info
 
-    for name in list_models(pattern):
+    found = list_models(pattern)
+    if not found:
+        raise ConfigError(f"no model is called like {pattern!r}; `lobit models` lists them all")
+    for name in found:
         info = model_info(name)
         typer.echo(f"{name:<18} {'x'.join(map(str, info.input_shape)):<9} {info.description}")
 
