@@ -136,7 +136,7 @@ def read_file(path: str | os.PathLike[str]) -> Graph:
         When the file is missing, truncated, damaged, foreign, newer than this version or beyond a limit; the message says what and where.
     """
     try:
-        with open(path, "rb", opener=_open_at_once) as stream:  # Path.open takes no opener
+        with open(os.fspath(path), "rb", opener=_open_at_once) as stream:  # Path.open takes no opener
             info = os.fstat(stream.fileno())
             if not stat.S_ISREG(info.st_mode):
                 raise FormatError("it is not a regular file; give the path of a .lobit file")
