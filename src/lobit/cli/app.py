@@ -1,17 +1,17 @@
-"""The commands in one place: what each takes. Each lives in a module of its own, loaded when it is called."""
+"""The command line as a whole: its commands, and how each of them ends. A command is a module of its own with an `add_to`; what it works with is imported when it runs."""
 
 from __future__ import annotations
 
 import os
 import sys
 import traceback
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import lobit
-from lobit.errors import ConfigError, LobitError
+from lobit.cli import demo, export, models, recipes, train, verify
+from lobit.errors import LobitError
 from lobit.extras import missing_extra
 
 app = typer.Typer(
@@ -22,15 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-
-
-def _folder(text: str) -> Path:
-    if not text:
-        raise typer.BadParameter("it is empty; name a folder, or leave the option out")
-    return Path(text)
-
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the data sets; by default what LOBIT_DATA names.")]
 
 
 def _version(show: bool) -> None:
@@ -47,81 +38,8 @@ def options(
     """Options of every command; `run` reads --debug itself."""
 
 
-@app.command(epilog="Example: lobit demo --out /tmp/lobit-demo")
-def demo(
-    out: Annotated[Path, typer.Option(parser=_folder, metavar="FOLDER", help="Folder to write; an earlier demo in it is replaced.")] = Path(
-        "lobit-demo"
-    ),
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the training.")] = 1,
-) -> None:
-    """Train four small nets on handwritten digits, export and run them, compare them in a table and a page."""
-    from lobit.cli.demo import run_demo
-
-    run_demo(out, seed)
-
-
-@app.command(epilog="Example: lobit train mnist-mlp-small-w1a1 --data-dir ~/data --epochs 5")
-def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe (see: lobit recipes), or path of a YAML file.")],
-    out: Annotated[Path | None, typer.Option(parser=_folder, metavar="FOLDER", help="Folder of the run; runs/<recipe> by default.")] = None,
-    data_dir: DataDir = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
-) -> None:
-    """Train the model of a recipe, test its best epoch, and export it to <out>/model.lobit."""
-    from lobit.cli.train import run_train
-
-    run_train(recipe, out, data_dir, resume=resume, overwrite=overwrite, epochs=epochs, seed=seed, threads=threads)
-
-
-@app.command(epilog="Example: lobit export runs/digits-w2a2 digits.lobit")
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint.")],
-    file: Annotated[Path, typer.Argument(help="The .lobit file to write.")],
-    data_dir: DataDir = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse layers that are not exact.")] = False,
-) -> None:
-    """Export a trained run to a packed file, verified before it appears."""
-    from lobit.cli.train import run_export
-
-    run_export(run, file, data_dir, strict=strict)
-
-
-@app.command(epilog="Example: lobit verify runs/digits-w2a2 digits.lobit")
-def verify(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint.")],
-    file: Annotated[Path, typer.Argument(help="Its .lobit file.")],
-    data_dir: DataDir = None,
-) -> None:
-    """Compare a packed file with its PyTorch model on the whole test set, code by code."""
-    from lobit.cli.train import run_verify
-
-    run_verify(run, file, data_dir)
-
-
-@app.command(epilog="Example: lobit models 'mnist*'")
-def models(pattern: Annotated[str, typer.Argument(help="Names with wildcards.")] = "*") -> None:
-    """List the models of the zoo."""
-    from lobit.models import list_models, model_info
-
-    found = list_models(pattern)
-    if not found:
-        raise ConfigError(f"no model is called like {pattern!r}; `lobit models` lists them all")
-    for name in found:
-        info = model_info(name)
-        typer.echo(f"{name:<18} {'x'.join(map(str, info.input_shape)):<9} {info.description}")
-
-
-@app.command(epilog="Example: lobit recipes")
-def recipes() -> None:
-    """List the shipped recipes."""
-    from lobit.recipes import list_recipes, load_recipe
-
-    for name in list_recipes():
-        typer.echo(f"{name:<30} {load_recipe(name).description}")
+for _module in (demo, train, export, verify, models, recipes):
+    _module.add_to(app)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -1,160 +1,29 @@
-"""`lobit demo`: the whole path on small nets, in under a minute."""
+"""`lobit demo`."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-import numpy as np
-import torch
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor, nn
+import typer
 
-from lobit.atomic import atomic_file, new_folder
-from lobit.capture import export, verify
-from lobit.cli.train import test_set
-from lobit.data import load_data
-from lobit.errors import ConfigError
-from lobit.report.demo import write_report
-from lobit.runtime import load
-from lobit.training import accuracy, load_model, predict, train
+from lobit.cli.options import folder
 
-NETS = {"float": "digits-float", "W1A1": "digits-w1a1", "W2A2": "digits-w2a2", "W4A4": "digits-w4a4"}
-BATCHES = (1, 100)
-SECONDS_A_TIMING = 0.25
+EXAMPLE = "Example: lobit demo --out /tmp/lobit-demo"
 
 
-@dataclass(frozen=True, slots=True)
-class DemoRow:
-    """One net: accuracies as shares, codes, bytes, and milliseconds of one batch at one thread, by batch size."""
-
-    net: str
-    accuracy_torch: float
-    accuracy_packed: float
-    codes_compared: int
-    codes_equal: int
-    weight_bytes: int
-    float_bytes: int
-    file_bytes: int
-    packed_ms: dict[int, float]
-    torch_ms: dict[int, float]
-    history: list[dict[str, float]]
+def add_to(app: typer.Typer) -> None:
+    """Enter the command."""
+    app.command(epilog=EXAMPLE)(demo)
 
 
-def run_demo(out: Path, seed: int) -> None:
-    """Train, export, verify, run and time each net; print one table and write the page."""
-    start = time.perf_counter()
-    console = Console()
-    _check_outputs(out)
-    console.print("Four nets of one shape on 1797 handwritten digits: trained, exported and run.", highlight=False)
-    console.print(f"Output goes to {out}/", highlight=False, soft_wrap=True)
-    with new_folder(out / "runs"):
-        rows = [_one_net(name, recipe, out, seed) for name, recipe in NETS.items()]
-    console.print(_table(rows))
-    compared, equal = sum(row.codes_compared for row in rows), sum(row.codes_equal for row in rows)
-    console.print(f"Codes: {equal:,} of {compared:,} equal in PyTorch and packed, over 360 test images.", highlight=False)
-    console.print("Times: one thread, packed; in brackets PyTorch fp32 running the float net.", highlight=False)
-    with atomic_file(out / "results.json") as stream:
-        stream.write(json.dumps([asdict(row) for row in rows], indent=2).encode())
-    data = load_data("digits")
-    logits = np.asarray(load(out / "w1a1.lobit")(data.scale(data.test_images, 0.0, 1.0)))
-    write_report(out / "report.html", [asdict(row) for row in rows], data.test_images, data.test_labels, logits.argmax(1))
-    console.print(f"Done in {time.perf_counter() - start:.0f} s. Pictures: {out / 'report.html'}", highlight=False, soft_wrap=True)
-    console.print(f"Run a net: lobit.load('{out / 'w1a1.lobit'}')", highlight=False, soft_wrap=True)
+def demo(
+    out: Annotated[Path, typer.Option(parser=folder, metavar="FOLDER", help="Folder to write; an earlier demo in it is replaced.")] = Path(
+        "lobit-demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the training.")] = 1,
+) -> None:
+    """Train four small nets on handwritten digits, export and run them, compare them in a table and a page."""
+    from lobit.report.demo import run_demo
 
-
-def _check_outputs(out: Path) -> None:
-    """Refuse what would fail after the training."""
-    for name in ("results.json", "report.html", *(f"{net.lower()}.lobit" for net in NETS)):
-        if (out / name).exists() and not (out / name).is_file():
-            raise ConfigError(f"{str(out / name)!r} is in the way and no file; move it, or name another folder with --out")
-    try:
-        with new_folder(out), tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ConfigError(f"cannot write to {str(out)!r}: {error.strerror}; name a writable folder with --out") from error
-
-
-def _one_net(name: str, recipe: str, out: Path, seed: int) -> DemoRow:
-    folder = out / "runs" / name.lower()
-    result = train(recipe, out=folder, seed=seed, overwrite=True)
-    model, spec = load_model(result.checkpoint)
-    images, labels = test_set(spec, None)
-    file = out / f"{name.lower()}.lobit"
-    exported = export(model, images[:16], file)
-    compared = verify(model, file, images)
-    packed = torch.from_numpy(load(file)(images.numpy()))
-    float_model = model if name == "float" else load_model(out / "runs" / "float")[0]
-    rows = [json.loads(json.dumps(row)) for row in torch.load(result.checkpoint, weights_only=True)["lobit"]["history"]]
-    return DemoRow(
-        name,
-        accuracy(predict(model, images), labels),
-        accuracy(packed, labels),
-        compared.compared,
-        compared.equal,
-        exported.weight_bytes,
-        exported.float_bytes,
-        exported.file_bytes,
-        {batch: _packed_ms(file, images[:batch]) for batch in BATCHES},
-        {batch: _torch_ms(float_model, images[:batch]) for batch in BATCHES},
-        rows,
-    )
-
-
-def _packed_ms(file: Path, x: Tensor) -> float:
-    session, array = load(file), x.numpy()
-    return _best_ms(lambda: session(array))
-
-
-def _torch_ms(model: nn.Module, x: Tensor) -> float:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            return _best_ms(lambda: model(x))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _best_ms(call: object) -> float:
-    """The fastest of many calls: what the machine can do when nothing else runs."""
-    assert callable(call)
-    call()
-    best, end = float("inf"), time.perf_counter() + SECONDS_A_TIMING
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best * 1e3
-
-
-def _table(rows: list[DemoRow]) -> Table:
-    """Fits 80 columns."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1))
-    heads = (
-        "net",
-        "accuracy %\nPyTorch",
-        "\npacked",
-        "codes\nequal",
-        "weights\nkB",
-        "file\nkB",
-        *(f"batch {batch}\nms (fp32)" for batch in BATCHES),
-    )
-    for head in heads:
-        table.add_column(head, justify="left" if head == "net" else "right", no_wrap=True)
-    for row in rows:
-        codes = (
-            "-"
-            if not row.codes_compared
-            else "all"
-            if row.codes_equal == row.codes_compared
-            else f"{row.codes_equal / row.codes_compared:.4%}"
-        )
-        times = (f"{row.packed_ms[batch]:.3f} ({row.torch_ms[batch]:.2f})" for batch in BATCHES)
-        accuracies = (f"{100 * row.accuracy_torch:.2f}", f"{100 * row.accuracy_packed:.2f}")
-        table.add_row(row.net, *accuracies, codes, f"{row.weight_bytes / 1000:.1f}", f"{row.file_bytes / 1000:.1f}", *times)
-    return table
+    run_demo(out, seed)

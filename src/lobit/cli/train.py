@@ -1,52 +1,40 @@
-"""`lobit train`, `lobit export` and `lobit verify`."""
+"""`lobit train`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-import torch
 import typer
-from torch import Tensor
 
-from lobit.capture import export, verify
-from lobit.data import load_data
-from lobit.errors import LobitError
-from lobit.recipes import Recipe
-from lobit.training import load_model, train
+from lobit.cli.options import DataDir, folder
 
-EXAMPLES = 16
+EXAMPLE = "Example: lobit train mnist-mlp-small-w1a1 --data-dir ~/data --epochs 5"
 
 
-def run_train(recipe: str, out: Path | None, data_dir: Path | None, *, resume: bool, overwrite: bool, **overrides: Any) -> None:
-    """Train, then export the best epoch beside the run."""
-    result = train(recipe, out=out, data_dir=data_dir, resume=resume, overwrite=overwrite, **overrides)
+def add_to(app: typer.Typer) -> None:
+    """Enter the command."""
+    app.command(epilog=EXAMPLE)(train)
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe (see: lobit recipes), or path of a YAML file.")],
+    out: Annotated[Path | None, typer.Option(parser=folder, metavar="FOLDER", help="Folder of the run; runs/<recipe> by default.")] = None,
+    data_dir: DataDir = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
+) -> None:
+    """Train the model of a recipe, test its best epoch, and export it to <out>/model.lobit."""
+    from lobit.cli.export import export
+    from lobit.training import train
+
+    result = train(recipe, out=out, data_dir=data_dir, resume=resume, overwrite=overwrite, epochs=epochs, seed=seed, threads=threads)
     scored = "" if result.validation_accuracy is None else f", validation accuracy {result.validation_accuracy:.2%}"
     typer.echo(
         f"test accuracy {result.test_accuracy:.2%} (error {1 - result.test_accuracy:.2%}) at epoch {result.epoch}{scored}; {result.seconds:.0f} s"
     )
     typer.echo(f"run: {result.folder}")
-    run_export(Path(result.checkpoint), Path(result.folder) / "model.lobit", data_dir, strict=False)
-
-
-def run_export(run: Path, file: Path, data_dir: Path | None, *, strict: bool) -> None:
-    """Export the model of a run."""
-    model, recipe = load_model(run)
-    images, _ = test_set(recipe, data_dir)
-    typer.echo(str(export(model, images[:EXAMPLES], file, strict=strict)))
-
-
-def run_verify(run: Path, file: Path, data_dir: Path | None) -> None:
-    """Verify a file on the whole test set."""
-    model, recipe = load_model(run)
-    images, _ = test_set(recipe, data_dir)
-    report = verify(model, file, images)
-    typer.echo(str(report))
-    if not report.ok:
-        raise LobitError(f"{file} does not compute what the model of {run} does; export it again")
-
-
-def test_set(recipe: Recipe, data_dir: Path | None) -> tuple[Tensor, Tensor]:
-    """Test images, scaled as the recipe says, and labels."""
-    data = load_data(recipe.data.name, data_dir)
-    return torch.from_numpy(data.scale(data.test_images, recipe.data.low, recipe.data.high)), torch.from_numpy(data.test_labels)
+    export(Path(result.checkpoint), Path(result.folder) / "model.lobit", data_dir)

@@ -6,6 +6,6 @@ require("lobit.training", "torch", "lightning", "tensorboard", "rich", "yaml", "
 
 from lobit.training.checkpoints import build_model, load_model
 from lobit.training.module import accuracy, predict
-from lobit.training.run import TrainResult, train
+from lobit.training.run import TrainResult, load_test_set, train
 
-__all__ = ["TrainResult", "accuracy", "build_model", "load_model", "predict", "train"]
+__all__ = ["TrainResult", "accuracy", "build_model", "load_model", "load_test_set", "predict", "train"]

@@ -229,6 +229,12 @@ def _finish(name: str, folder: Path, module: TrainingModule, test: tuple[Tensor,
     )
 
 
+def load_test_set(spec: Recipe, data_dir: str | os.PathLike[str] | None = None) -> tuple[Tensor, Tensor]:
+    """Test images, scaled as the recipe says, and labels."""
+    data = load_data(spec.data.name, data_dir)
+    return torch.from_numpy(data.scale(data.test_images, spec.data.low, spec.data.high)), torch.from_numpy(data.test_labels)
+
+
 class _Epochs(L.Callback):
     """Tells the batches which epoch it is, so that a resumed run shuffles as an uninterrupted one; closes the epoch ahead of what reads its figures."""
 
