@@ -25,4 +25,4 @@ def models(pattern: Annotated[str, typer.Argument(help="Names with wildcards.")]
         raise ConfigError(f"no model is called like {pattern!r}; `lobit models` lists them all")
     for name in found:
         info = model_info(name)
-        typer.echo(f"{name:<18} {'x'.join(map(str, info.input_shape)):<9} {info.description}")
+        typer.echo(f"{name:<20} {'x'.join(map(str, info.input_shape)):<9} {info.description}")

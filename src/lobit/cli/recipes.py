@@ -17,4 +17,4 @@ def recipes() -> None:
     from lobit.recipes import list_recipes, load_recipe
 
     for name in list_recipes():
-        typer.echo(f"{name:<30} {load_recipe(name).description}")
+        typer.echo(f"{name:<35} {load_recipe(name).description}")

@@ -4,7 +4,7 @@ from lobit.extras import require
 
 require("lobit.models", "torch")
 
-from lobit.models import digits, paper
+from lobit.models import paper, small
 from lobit.models.registry import ModelInfo, create, list_models, model_info, register
 
-__all__ = ["ModelInfo", "create", "digits", "list_models", "model_info", "paper", "register"]
+__all__ = ["ModelInfo", "create", "list_models", "model_info", "paper", "register", "small"]
