@@ -40,8 +40,8 @@ def main() -> None:
 
     from benchmarks import packed, peers
     from benchmarks.limits import one_bit_limit, one_bit_rates
-    from benchmarks.timing import alternate
     from lobit.format import write_file
+    from lobit.report.timing import alternate
     from lobit.runtime import load
 
     facts = machine.facts()

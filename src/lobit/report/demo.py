@@ -19,6 +19,7 @@ from lobit.capture import export, verify
 from lobit.data import load_data
 from lobit.errors import ConfigError
 from lobit.report.demo_page import write_report
+from lobit.report.timing import best_ms
 from lobit.runtime import load
 from lobit.training import accuracy, load_model, load_test_set, predict, train
 
@@ -106,7 +107,7 @@ def _one_net(name: str, recipe: str, out: Path, seed: int) -> DemoRow:
 
 def _packed_ms(file: Path, x: Tensor) -> float:
     session, array = load(file), x.numpy()
-    return _best_ms(lambda: session(array))
+    return best_ms(lambda: session(array), SECONDS_A_TIMING)
 
 
 def _torch_ms(model: nn.Module, x: Tensor) -> float:
@@ -114,21 +115,9 @@ def _torch_ms(model: nn.Module, x: Tensor) -> float:
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            return _best_ms(lambda: model(x))
+            return best_ms(lambda: model(x), SECONDS_A_TIMING)
     finally:
         torch.set_num_threads(threads)
-
-
-def _best_ms(call: object) -> float:
-    """The fastest of many calls: what the machine can do when nothing else runs."""
-    assert callable(call)
-    call()
-    best, end = float("inf"), time.perf_counter() + SECONDS_A_TIMING
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        call()
-        best = min(best, time.perf_counter() - start)
-    return best * 1e3
 
 
 def _table(rows: list[DemoRow]) -> Table:

@@ -20,6 +20,11 @@ class Timing:
     repetitions: int
 
 
+def best_ms(run: Callable[[], object], seconds: float) -> float:
+    """The fastest of many calls within ``seconds``: what the machine can do when nothing else runs."""
+    return alternate({"": run}, seconds)[""].best_ms
+
+
 def alternate(candidates: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Timing]:
     """Time every candidate for about `seconds` in total each, one slice of each in turn.
 
