@@ -105,5 +105,5 @@ def _lines(check: Check, width: int) -> list[str]:
 
 
 def _wrap(text: str, head: str) -> list[str]:
-    settings = {"subsequent_indent": " " * len(head), "break_long_words": False, "break_on_hyphens": False}
+    settings = {"subsequent_indent": " " * len(head), "break_on_hyphens": False}
     return textwrap.wrap(text or "-", COLUMNS, initial_indent=head, **settings)  # type: ignore[arg-type]
