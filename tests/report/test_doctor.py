@@ -64,6 +64,27 @@ def test_kernels_that_compute_something_else_are_found(monkeypatch):
     assert [check.name for check in found.broken] == ["self-test"]
 
 
+def test_a_check_that_fails_is_a_finding_and_the_others_still_run(monkeypatch):
+    def fails():
+        yield checks.Check("first", "ok", "seen")
+        raise KeyError("rows")
+
+    monkeypatch.setitem(doctor.PARTS, "processor", fails)
+    found = diagnose()
+    assert [(check.name, check.state) for check in found.parts["processor"]] == [("first", "ok"), ("processor", "broken")]
+    assert "KeyError: 'rows'" in str(found)
+    assert named(found, "self-test").state == "ok"
+
+
+def test_a_native_module_of_another_version_is_broken(monkeypatch):
+    import lobit._native
+
+    monkeypatch.setattr(lobit._native, "kernels", lambda: [{"name": "a", "colour": "red"}])
+    found = diagnose()
+    assert found.kernels == ()
+    assert "colour" not in str(found)
+
+
 def test_data_sets_are_looked_for_where_the_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("LOBIT_DATA", raising=False)

@@ -174,7 +174,7 @@ def test_joules_are_measured_where_the_machine_does(tmp_path, monkeypatch):
     monkeypatch.setattr("lobit.report.summary.measure", measured)
     found = lobit.summary(MLP, batch=10, measured=True)
     assert found.measured.joules == pytest.approx(104 * 0.5)
-    assert "measured: 5.200 J a sample at batch 10 (200.0 mJ above rest), 104.0 W of" in str(found)
+    assert "measured: 5.200 J a sample at batch 10 on one thread (200.0 mJ above rest), 104.0 W of" in " ".join(str(found).split())
     assert found.to_dict()["measured"]["rest_watts"] == pytest.approx(100)
 
 

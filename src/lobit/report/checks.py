@@ -118,7 +118,11 @@ def data_sets() -> Iterator[Check]:
     else:
         yield Check("LOBIT_DATA", "missing", f"{given} is no folder", "create it, or name another: export LOBIT_DATA=/path/to/data")
     for name in DATA_SETS:
-        place = PLACES[name](None if given is None else Path(given)) if name in PLACES else None
+        try:
+            place = PLACES[name](None if given is None else Path(given)) if name in PLACES else None
+        except (OSError, RuntimeError) as error:  # a folder that may not be read, a user without a home
+            yield Check(name, "missing", str(error), "name a folder that may be read with LOBIT_DATA")
+            continue
         if place is not None:
             yield Check(name, "ok", str(place))
         else:
@@ -177,7 +181,15 @@ def _import_error(module: str) -> str:
 def _first_line(path: str) -> str:
     """What a tool says of its version; its path where it says nothing."""
     try:
-        done = subprocess.run([path, "--version"], capture_output=True, text=True, errors="replace", timeout=TOOL_SECONDS, check=False)
+        done = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=TOOL_SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.SubprocessError):
         return f"{path} (does not say its version)"
     return next(iter(done.stdout.splitlines()), path).strip()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +91,21 @@ def diagnose() -> Diagnosis:
     >>> diagnose().ok
     True
     """
-    parts = {part: tuple(check()) for part, check in PARTS.items()}
+    parts = {part: tuple(_survive(part, check)) for part, check in PARTS.items()}
     try:
         from lobit.runtime.hardware import kernels
-    except ImportError:
+
+        return Diagnosis(parts, kernels())
+    except Exception:  # the checks above say what is wrong with it
         return Diagnosis(parts, ())
-    return Diagnosis(parts, kernels())
+
+
+def _survive(part: str, check: Callable[[], Iterable[Check]]) -> Iterator[Check]:
+    """What a check finds; one that fails in a way that nobody thought of is a finding too, and the others still run."""
+    try:
+        yield from check()
+    except Exception as error:
+        yield Check(part, "broken", f"{type(error).__name__}: {error}".partition("\n")[0], checks.REINSTALL)
 
 
 def _lines(check: Check, width: int) -> list[str]:

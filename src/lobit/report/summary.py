@@ -155,7 +155,7 @@ def summary(
     batch : int
         Samples that run at once: for the memory, and for what is measured.
     measured : bool
-        Run the packed network on noise and read the machine's energy counters; where it has none, the summary says why not.
+        Run the packed network on noise, on one thread, and read the machine's energy counters; where it has none, the summary says why not.
     seconds : float
         How long.
 
@@ -185,7 +185,10 @@ def _try_to_measure(network: Network, batch: int, seconds: float) -> tuple[Measu
         return None, str(error)
     session = Session(network.graph)
     rng = np.random.default_rng(0)
-    inputs = [rng.random((batch, *shape), np.float32) for shape in network.graph.inputs.values()]
+    try:
+        inputs = [rng.random((batch, *shape), np.float32) for shape in network.graph.inputs.values()]
+    except MemoryError:
+        raise ConfigError(f"there is not enough memory for a batch of {batch}; use a smaller batch") from None
     return measure(lambda: session(*inputs), seconds), ""
 
 
@@ -233,6 +236,6 @@ def _wrap(text: str) -> str:
 
 def _measured(found: Measured, batch: int) -> str:
     return (
-        f"measured: {si(found.joules / batch, 'J')} a sample at batch {batch} ({si(found.joules_above_rest / batch, 'J')} above rest), "
+        f"measured: {si(found.joules / batch, 'J')} a sample at batch {batch} on one thread ({si(found.joules_above_rest / batch, 'J')} above rest), "
         f"{found.watts:.1f} W of {', '.join(found.zones)}, {found.rest_watts:.1f} W at rest; {found.calls} calls of {si(found.seconds, 's')}"
     )
