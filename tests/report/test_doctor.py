@@ -131,12 +131,15 @@ def test_a_kernel_that_does_not_run_here_says_what_the_processor_lacks():
 
 def test_an_extra_names_what_it_lacks_and_the_line_that_installs_it(monkeypatch):
     there, old, gone = Package("numpy", "1.26", "2.0"), Package("torch", "2.8", "2.7.1"), Package("optuna", "4.0", None)
-    monkeypatch.setattr(checks, "packages", lambda extra: {"cli": (there,), "train": (there, old), "search": (gone,)}.get(extra))
+    monkeypatch.setattr(checks, "packages", lambda extra: {"train": (there, old), "search": (gone,)}.get(extra, (there,)))
     found = {check.name: check for check in checks.extras()}
     assert (found["cli"].state, found["cli"].found) == ("ok", "numpy 2.0")
     assert found["train"].found == "torch 2.7.1 (needs 2.8); there are numpy 2.0"
     assert (found["search"].found, found["search"].remedy) == ("optuna", "pip install 'lobit[search]'")
-    assert "not installed here" in found["bench"].found  # a source tree
+    monkeypatch.setattr(checks, "packages", lambda extra: None)
+    (tree,) = checks.extras()
+    assert (tree.name, tree.state) == ("extras", "missing")
+    assert "source tree" in tree.found
 
 
 def test_requirements_are_read_from_what_is_installed(tmp_path, monkeypatch):

@@ -139,8 +139,8 @@ def extras() -> Iterator[Check]:
     for extra in EXTRAS:
         asked = packages(extra)
         if asked is None:
-            yield Check(extra, "missing", "lobit is not installed here, so what it asks for is not known", f"pip install 'lobit[{extra}]'")
-            continue
+            yield Check("extras", "missing", "not known: this is a source tree that was not installed", "in it: pip install '.[train]'")
+            return
         there = ", ".join(str(package) for package in asked if package.fits)
         lacking = ", ".join(str(package) for package in asked if not package.fits)
         if lacking:
