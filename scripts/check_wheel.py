@@ -1,4 +1,4 @@
-"""Check an installed wheel: bare import, then every golden file loads, explains itself and gives its stored outputs, all without torch.
+"""Check an installed wheel, all without torch: bare import, every golden file gives its stored outputs, the doctor finds nothing broken.
 
 usage: python scripts/check_wheel.py tests/golden      (with the Python of an environment that has lobit, numpy and safetensors alone)
 """
@@ -49,7 +49,19 @@ def check_golden(path: Path) -> None:
     for isa in isas():
         session = lobit.load(path, isa=isa)
         np.testing.assert_array_equal(session(stored["x"]), stored["y"])
-    print(f"{path.name}: {len(stored['x'])} samples equal to the stored outputs with {', '.join(isas())}\n{session.explain()}")
+    print(
+        f"{path.name}: {len(stored['x'])} samples equal to the stored outputs with {', '.join(isas())}\n{session.explain()}\n{lobit.summary(path)}"
+    )
+
+
+def check_doctor() -> None:
+    """The doctor needs nothing but lobit itself, and finds nothing broken."""
+    from lobit.report.doctor import diagnose
+
+    found = diagnose()
+    print(found)
+    if not found.ok:
+        sys.exit("the doctor finds something broken")
 
 
 def main() -> None:
@@ -61,6 +73,7 @@ def main() -> None:
     check_missing_extra()
     for path in files:
         check_golden(path)
+    check_doctor()
     if "torch" in sys.modules:
         sys.exit("running a packed file imported torch")
 
