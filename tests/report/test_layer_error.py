@@ -145,7 +145,7 @@ def test_the_result_does_not_depend_on_the_batch_and_the_model_stays_as_it_was()
     net[1].eval()  # as one who freezes statistics
     state = {name: value.clone() for name, value in net.state_dict().items()}
     whole, pieces = layer_errors(net, x, batch_size=1000), layer_errors(net, x, batch_size=1)
-    assert whole[0].both == pytest.approx(pieces[0].both, rel=1e-9)
+    assert whole[0].both == pytest.approx(pieces[0].both, rel=1e-6)  # a float product rounds by the batch
     assert [module.training for module in net] == [True, False, True]
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     assert not layer._forward_hooks
