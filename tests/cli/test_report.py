@@ -14,11 +14,6 @@ from tests.report.runs import finished
 from tests.training.test_training import tiny
 
 
-def test_help_has_an_example(capsys):
-    assert run(["report", "--help"]) == 0
-    assert "Example: lobit report" in " ".join(capsys.readouterr().out.split())
-
-
 def test_the_page_is_written_into_the_run_or_where_asked(tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(finished("W2A2"), folder)

@@ -78,8 +78,15 @@ def test_the_page_shows_the_figures_of_the_run(page):
 def test_float_runs_have_a_page_without_codes(tmp_path):
     page = Page(write_run_page(finished(None), tmp_path / "page.html").read_text())
     assert not {"codes", "error"} & set(page.ids)
-    assert "nothing quantized" in page.text
+    assert "stored as float32" in page.text
     assert page.tags.count("svg") == 3
+
+
+@pytest.mark.parametrize("bits", ["W1A32", "W32A2"])
+def test_layers_of_one_low_bit_side_have_errors_but_no_sums_of_codes(tmp_path, bits):
+    page = Page(write_run_page(finished(bits, validation=0, epochs=1), tmp_path / "page.html").read_text())
+    assert page.tags.count("svg") == 3 + 2 * 2 + 1  # codes of the first and the last layer, which multiply codes; errors of all four
+    assert "3: conv2d_f32, W32A32" in page.words  # as the file runs it
 
 
 def test_facts_agree_with_the_model_and_the_file():
@@ -136,6 +143,10 @@ def test_a_file_of_another_net_is_refused(tmp_path):
         (lambda run: (run / "result.json").unlink(), "is not finished"),
         (lambda run: (run / "result.json").write_text("{"), "cannot read"),
         (lambda run: (run / "result.json").write_text('{"name": "x"}'), "lacks what a run writes"),
+        (
+            lambda run: (run / "result.json").write_text('{"name": "x", "epoch": 1, "seconds": 2, "test_accuracy": "high"}'),
+            "lacks what a run writes",
+        ),
         (lambda run: (run / "metrics.csv").write_text("epoch,lr\n1,fast\n"), "cannot read"),
         (lambda run: (run / "model.lobit").write_bytes(b"lobit"), "model.lobit"),
     ],

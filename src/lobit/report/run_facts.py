@@ -33,8 +33,8 @@ from lobit.report.timing import best_ms
 from lobit.runtime import Session, load
 from lobit.training import load_model
 
-ANSWER_MACS, SAMPLE_MACS = 4e12, 2e11
-"""Multiply-accumulates to spend on the packed net's answers, and on the float passes of the layers' errors: seconds, not minutes, for the largest nets."""
+ANSWER_SECONDS, SAMPLE_MACS = 10.0, 2e11
+"""Time for the packed net's answers, and multiply-accumulates for the float passes of the layers' errors: seconds, not minutes, for the largest nets."""
 LEAST, MOST = 100, 1000
 """Images for codes and errors, at least and at most."""
 BATCH = 100
@@ -150,7 +150,8 @@ def gather(
         raise ConfigError(f"{str(path)!r} is not the net of {os.fspath(run)!r}: {error}; pack it again with lobit export") from error
     if not compared.ok:
         raise ConfigError(f"{str(path)!r} does not compute what the model of {os.fspath(run)!r} does; pack it again with lobit export")
-    answered = int(np.clip(ANSWER_MACS / max(cost.macs, 1), MOST, len(data.test_labels)))
+    one_ms, batch_ms = (best_ms(partial(session, x[:batch]), SECONDS_A_TIMING) for batch in (1, BATCH))
+    answered = int(np.clip(ANSWER_SECONDS / (batch_ms / 1000 / len(x[:BATCH])), MOST, len(data.test_labels)))
     labels = data.test_labels[:answered]
     logits = [session(scaled(data.test_images[start : min(start + BATCH, answered)])) for start in range(0, answered, BATCH)]
     layers, times = measure_layers(session, cost, x[:BATCH])
@@ -165,8 +166,8 @@ def gather(
         file_bytes=size,
         layers=layers,
         times=times,
-        one_ms=best_ms(lambda: session(x[:1]), SECONDS_A_TIMING),
-        batch_ms=best_ms(lambda: session(x[:BATCH]), SECONDS_A_TIMING),
+        one_ms=one_ms,
+        batch_ms=batch_ms,
         codes_compared=compared.compared,
         codes_equal=compared.equal,
         weights=weight_codes(session.graph),
@@ -184,8 +185,9 @@ def gather(
 def _result(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not {"name", "epoch", "test_accuracy", "seconds"} <= set(found):
-            raise ValueError("it lacks what a run writes there")
+        wanted: dict[str, Any] = {"name": str, "epoch": int, "test_accuracy": float, "seconds": (int, float)}
+        if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in wanted.items()):
+            raise ValueError(f"it lacks what a run writes there: {', '.join(wanted)}")
     except FileNotFoundError:
         if (folder / "checkpoints").is_dir():
             raise ConfigError(
