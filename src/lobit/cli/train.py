@@ -26,9 +26,11 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of PyTorch.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write <out>/report.html, the page of the run.")] = True,
 ) -> None:
-    """Train the model of a recipe, test its best epoch, and export it to <out>/model.lobit."""
+    """Train the model of a recipe, test its best epoch, and export it to <out>/model.lobit; <out>/report.html shows it."""
     from lobit.cli.export import export
+    from lobit.cli.report import try_to_write
     from lobit.training import train
 
     result = train(recipe, out=out, data_dir=data_dir, resume=resume, overwrite=overwrite, epochs=epochs, seed=seed, threads=threads)
@@ -38,3 +40,5 @@ def train(
     )
     typer.echo(f"run: {result.folder}")
     export(Path(result.checkpoint), Path(result.folder) / "model.lobit", data_dir)
+    if report:
+        try_to_write(Path(result.folder), data_dir)
