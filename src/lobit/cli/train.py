@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lobit.cli.options import DataDir, folder
+from lobit.errors import Interrupted
 
 EXAMPLE = "Example: lobit train mnist-mlp-small-w1a1 --data-dir ~/data --epochs 5"
 
@@ -34,11 +35,14 @@ def train(
     from lobit.training import train
 
     result = train(recipe, out=out, data_dir=data_dir, resume=resume, overwrite=overwrite, epochs=epochs, seed=seed, threads=threads)
-    scored = "" if result.validation_accuracy is None else f", validation accuracy {result.validation_accuracy:.2%}"
-    typer.echo(
-        f"test accuracy {result.test_accuracy:.2%} (error {1 - result.test_accuracy:.2%}) at epoch {result.epoch}{scored}; {result.seconds:.0f} s"
-    )
-    typer.echo(f"run: {result.folder}")
-    export(Path(result.checkpoint), Path(result.folder) / "model.lobit", data_dir)
-    if report:
-        try_to_write(Path(result.folder), data_dir)
+    try:
+        scored = "" if result.validation_accuracy is None else f", validation accuracy {result.validation_accuracy:.2%}"
+        typer.echo(
+            f"test accuracy {result.test_accuracy:.2%} (error {1 - result.test_accuracy:.2%}) at epoch {result.epoch}{scored}; {result.seconds:.0f} s"
+        )
+        typer.echo(f"run: {result.folder}")
+        export(Path(result.checkpoint), Path(result.folder) / "model.lobit", data_dir)
+        if report:
+            try_to_write(Path(result.folder), data_dir)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"{result.folder!r} is trained; its net is still to be exported") from stop
