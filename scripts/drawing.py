@@ -22,10 +22,10 @@ class Drawing:
             f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="{radius:g}" fill="{_color(fill)}" stroke="{_color(stroke)}"/>'
         )
 
-    def line(self, points: list[tuple[float, float]], color: str, *, width: float = 1.5, dash: str = "", arrow: bool = False) -> None:
+    def line(self, points: list[tuple[float, float]], color: str, *, width: float = 1.5, dash: str = "") -> None:
         """A line through points."""
         path = " ".join(f"{x:g},{y:g}" for x, y in points)
-        extra = (f' stroke-dasharray="{dash}"' if dash else "") + (' marker-end="url(#arrow)"' if arrow else "")
+        extra = f' stroke-dasharray="{dash}"' if dash else ""
         self.parts.append(f'<polyline points="{path}" fill="none" stroke="{_color(color)}" stroke-width="{width:g}"{extra}/>')
 
     def circle(self, x: float, y: float, radius: float, *, fill: str, stroke: str = "none", width: float = 1.5) -> None:
@@ -49,11 +49,8 @@ class Drawing:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" role="img" font-family="{FONT}" '
             f'style="max-width: {self.width:g}px; width: 100%; min-width: 600px; height: auto">'
         )
-        arrow = (
-            '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-            f'<path d="M0,0 L8,4 L0,8 z" fill="{_color("text")}"/></marker></defs>'
-        )
-        return "\n".join([head, f"<title>{escape(title)}</title>", f"<style>{css_variables()}</style>", arrow, *self.parts, "</svg>\n"])
+        ground = f'<rect class="background" width="{self.width:g}" height="{self.height:g}" rx="6" fill="{_color("page")}"/>'
+        return "\n".join([head, f"<title>{escape(title)}</title>", f"<style>{css_variables()}</style>", ground, *self.parts, "</svg>\n"])
 
 
 def _color(name: str) -> str:

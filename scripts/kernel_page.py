@@ -34,7 +34,7 @@ def tables() -> dict[str, str]:
 
 def _products() -> str:
     lines = ["| kernel | operation on a word | tile, rows x channels | MACs a cycle | needs |", "| --- | --- | --- | --- | --- |"]
-    words = {"xor": "popcount(x ^ w), 32 codes", "and": "popcount(x & w), 32 codes", "dot8": "4 products u8 x s8"}
+    words = {"xor": "`popcount(x ^ w)`", "and": "`popcount(x & w)`", "dot8": "4 products u8 x s8"}
     for kernel in kernels():
         if kernel.rows:
             needs = ", ".join(part for part in (kernel.isa, kernel.needs) if part)
