@@ -29,8 +29,10 @@ def command_page() -> str:
     group: Any = typer.main.get_command(app)
     parts = [INTRODUCTION, *_table("option", group.params, group.make_context("lobit", [], resilient_parsing=True))]
     commands = list(_walk("lobit", group))
-    width = max(len(name) for name, _ in commands) + 2
-    parts.append("\n".join(["```", *(f"{name:<{width}}{_first_line(command)}".rstrip() for name, command in commands), "```\n"]))
+    parts.append(
+        "| command | |\n| --- | --- |\n"
+        + "".join(f"| [{name}](#{name.replace(' ', '-')}) | {_cell(_text(_first_line(command)))} |\n" for name, command in commands)
+    )
     for name, command in commands:
         parts += _section(name, command)
     return "\n".join(parts).rstrip() + "\n"

@@ -6,8 +6,11 @@ import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import griffe
+
 from scripts import docs_hooks
 from scripts.concepts_figure import PICTURE
+from scripts.docs_types import TypesAsWritten
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -44,3 +47,21 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
     assert "http" not in settings
     for path in [*DOCS.rglob("*.css"), *DOCS.rglob("*.svg")]:
         assert not re.findall(r"url\((?!#)|@import|(?:href|src)=\"(?!#)", path.read_text()), path
+
+
+def test_types_of_parameters_are_shown_as_their_docstrings_have_them() -> None:
+    package = griffe.load(
+        "lobit",
+        search_paths=[DOCS.parent / "src"],
+        extensions=griffe.load_extensions("dataclasses", TypesAsWritten),
+        docstring_parser="numpy",
+    )
+
+    def shown(path: str) -> dict[str, tuple[str, str | None]]:
+        sections = package[path].docstring.parsed
+        return {p.name: (str(p.annotation), p.value) for s in sections if s.kind.value == "parameters" for p in s.value}
+
+    assert shown("runtime.session.load") == {"path": ("path-like", None), "threads": ("int", "1"), "isa": ("str | None", "None")}
+    assert shown("runtime.session.Session")["prefer"] == ('"planes", "bytes"', "None")
+    assert shown("training.run.train")["recipe"] == ("str, path-like or Recipe", None)
+    assert shown("bits.CodeType")["bits"] == ("int", None)
