@@ -97,7 +97,7 @@ pages: setup
 	$(BIN)/python -m scripts.readme_figure
 
 docs: setup
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 	@echo "build/site/index.html"
 
 clean:

@@ -65,3 +65,9 @@ def test_types_of_parameters_are_shown_as_their_docstrings_have_them() -> None:
     assert shown("runtime.session.Session")["prefer"] == ('"planes", "bytes"', "None")
     assert shown("training.run.train")["recipe"] == ("str, path-like or Recipe", None)
     assert shown("bits.CodeType")["bits"] == ("int", None)
+
+
+def test_the_site_is_built_so_that_a_broken_link_fails() -> None:
+    for name in ("Makefile", ".ci/run"):
+        command = next(line for line in (DOCS.parent / name).read_text().splitlines() if "mkdocs build" in line)
+        assert command.endswith("--strict")  # with --quiet, mkdocs counts no warnings
