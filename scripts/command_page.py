@@ -56,7 +56,8 @@ def _first_line(command: Any) -> str:
 def _section(name: str, command: Any) -> list[str]:
     context = command.make_context(name, [], resilient_parsing=True)
     usage = re.sub(r"\s+", " ", command.get_usage(context).removeprefix("Usage:")).strip()
-    lines = [f"## {name}\n", f"{_text(command.help or '')}\n", f"```\n{usage}\n```\n"]
+    paragraphs = [_text(part) for part in re.split(r"\n\s*\n", (command.help or "").replace("\b", ""))]
+    lines = [f"## {name}\n", "\n\n".join(paragraphs) + "\n", f"```\n{usage}\n```\n"]
     for kind in ("argument", "option"):
         lines += _table(kind, command.params, context)
     if command.epilog:
@@ -70,7 +71,10 @@ def _table(kind: str, parameters: Any, context: Any) -> list[str]:
     rows = [record for record in records if record is not None]
     if not rows:
         return []
-    return [f"| {kind} | |\n| --- | --- |\n" + "".join(f"| `{_cell(left)}` | {_cell(_text(right))} |\n" for left, right in rows)]
+    return [
+        f"| {kind} | |\n| --- | --- |\n"
+        + "".join(f"| `{_cell(left.replace(' range>', '>'))}` | {_cell(_text(right))} |\n" for left, right in rows)
+    ]
 
 
 def _text(text: str) -> str:
