@@ -14,23 +14,29 @@ import lobit
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 BLOCKS = [
-    pytest.param(block, id=f"{page.stem}-{index}")
+    pytest.param(block, shown, id=f"{page.stem}-{index}")
     for page in sorted(DOCS.glob("*.md"))
-    for index, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.S | re.M), start=1)
+    for index, (block, shown) in enumerate(
+        re.findall(r"^```python\n(.*?)^```$(?:\n\nprints\n\n```text\n(.*?)^```$)?", page.read_text(), re.S | re.M), start=1
+    )
 ]
 PUBLIC = ["quantizers", "nn", "models", "recipes", "training", "data", "capture", "runtime", "format"]
 TORCHS_OWN = {"Flatten", "Hardtanh", "MaxPool2d", "ReLU"}
 ELSEWHERE = {"paper", "small", "DATA_SETS"}  # modules whose nets the registry lists; a table
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_python_of_the_pages_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("block", "shown"), BLOCKS)
+def test_python_of_the_pages_runs_and_prints_what_they_show(
+    block: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "page", "exec"), {})
+    assert not shown or capsys.readouterr().out == shown
 
 
 def test_the_pages_have_python_that_is_run() -> None:
     assert len(BLOCKS) >= 5
+    assert sum(bool(parameter.values[1]) for parameter in BLOCKS) >= 2
 
 
 def test_the_start_page_has_the_example_of_the_readme() -> None:
