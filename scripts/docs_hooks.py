@@ -45,6 +45,8 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
 
 def inline_picture(svg: str) -> str:
     """A picture that stands alone, its light and dark colours bound to the site's two schemes instead of the system's."""
-    svg = svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :].replace(
+        '<style type="text/css">*{', '<style type="text/css">.picture *{'
+    )  # matplotlib's rule is for its own
     svg = re.sub(r"@media \(prefers-color-scheme: dark\) \{ :root \{([^{}]*)\} \}", r"[data-md-color-scheme=slate] {\1}", svg)
     return re.sub(r":root \{([^{}]*)\}", r"[data-md-color-scheme=default] {\1}", svg).replace("color-scheme: light dark;", "")

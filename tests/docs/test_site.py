@@ -41,6 +41,13 @@ def test_pictures_stand_in_the_page_and_follow_its_colour_scheme() -> None:
     assert len(re.findall(r"--text: ", made)) == len(re.findall(r"--text: ", PICTURE.read_text())) == 2
 
 
+def test_rules_of_a_drawn_picture_reach_nothing_else_of_the_page() -> None:
+    drawn = (DOCS / "pictures" / "readme.svg").read_text()
+    assert ">*{" in drawn
+    assert ">*{" not in docs_hooks.inline_picture(drawn)
+    assert ">.picture *{" in docs_hooks.inline_picture(drawn)
+
+
 def test_nothing_is_loaded_from_elsewhere() -> None:
     settings = (DOCS.parent / "mkdocs.yml").read_text()
     assert "font: false" in settings
