@@ -9,7 +9,7 @@ import pytest
 
 from lobit.bits import CodeType
 from lobit.format import Constant, Graph, Node, Step
-from lobit.runtime import Session, isas, kernels
+from lobit.runtime import OperatorRow, Session, isas, kernels
 from scripts.kernel_page import LOG, PAGE, break_even, tables, with_tables
 
 
@@ -31,20 +31,23 @@ def test_the_measured_table_has_each_layer_of_the_log() -> None:
     assert sum(len(row["layers"]) for row in rows) == sum(line.startswith("| 1") for line in body)
 
 
-def carrier(isa: str, x_bits: int, w_bits: int) -> str:
-    """What a session takes for a wide layer of these widths."""
+def layer(isa: str, x_bits: int, w_bits: int) -> OperatorRow:
+    """How a session runs a wide layer of these widths."""
     weight = Constant.from_codes(np.resize(CodeType("odd", w_bits).levels, (64, 4096)), CodeType("odd", w_bits))
     quantize = {"steps": [Step("round")], "code": f"unsigned{x_bits}", "zero": 0}
     nodes = [Node("chain", "q", ("x",), "c", quantize), Node("linear", "fc", ("c",), "s", {}, {"weight": "w"})]
     rows = Session(Graph({"x": (4096,)}, nodes, ("s",), {"w": weight}), isa=isa).explain().rows
-    return next(row.carrier for row in rows if row.op.startswith("linear"))
+    return next(row for row in rows if row.op.startswith("linear"))
 
 
 @pytest.mark.parametrize("isa", ["scalar", "avx2", "avx512", "amx"])
-def test_sessions_choose_planes_up_to_the_break_even_of_the_page(isa: str) -> None:
+def test_sessions_choose_planes_up_to_the_break_even_of_the_page_and_hold_weights_as_it_says(isa: str) -> None:
     if isa not in isas():
         pytest.skip(f"this CPU lacks {isa}")
     limit = break_even("avx512" if isa == "amx" else isa)
     for x_bits in range(1, 5):
         for w_bits in range(1, 5):
-            assert carrier(isa, x_bits, w_bits) == ("planes" if x_bits * w_bits <= limit else "bytes"), (x_bits, w_bits)
+            row, planes = layer(isa, x_bits, w_bits), x_bits * w_bits <= limit
+            assert row.carrier == ("planes" if planes else "bytes"), (x_bits, w_bits)
+            byte = 16 if isa == "avx2" else 8
+            assert row.weight_bytes * 8 == 64 * 4096 * (w_bits if planes else byte), (x_bits, w_bits)
