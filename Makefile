@@ -26,7 +26,7 @@ endif
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test setup native-test lint format wheel bench clean preflight
+.PHONY: help demo test setup native-test lint format wheel bench docs pages clean preflight
 .DEFAULT_GOAL := help
 
 help:
@@ -34,6 +34,7 @@ help:
 	@echo "make test    all tests: Python, native, doctests"
 	@echo "make lint    ruff, mypy, import rules, clang-format    make format  lay out the code"
 	@echo "make wheel   a wheel in dist/                          make bench   latency beside the peers"
+	@echo "make docs    the documents, in build/site            make pages   what they show of the code"
 	@echo "make setup   .venv alone                               make clean   remove what was built"
 
 demo: setup
@@ -87,6 +88,17 @@ wheel: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.mlp
+
+# Pages and pictures that are made from other things; tests say when they are stale.
+pages: setup
+	$(BIN)/python -m scripts.command_page
+	$(BIN)/python -m scripts.kernel_page
+	$(BIN)/python -m scripts.concepts_figure
+	$(BIN)/python -m scripts.readme_figure
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist lobit-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
