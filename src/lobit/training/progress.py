@@ -118,7 +118,11 @@ class WriteTensorBoard(L.Callback):
         self._write(module.history[-1], int(trainer.num_training_batches))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """End its thread, also after an error."""
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """End the writer's thread; after an error nobody calls `teardown`."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None

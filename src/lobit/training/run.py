@@ -128,11 +128,12 @@ def _run(
 ) -> TrainResult:
     module = TrainingModule(model, spec)
     train_batches, val_batches, test = _split(spec, data)
+    curves = WriteTensorBoard(folder / "tensorboard")
     callbacks: list[L.Callback] = [
         _Epochs(train_batches),
         *keep_checkpoints(folder, validation=val_batches is not None),
         WriteHistory(folder / "metrics.csv"),
-        WriteTensorBoard(folder / "tensorboard"),
+        curves,
     ]
     bar = ShowProgress(name)
     if progress:
@@ -165,6 +166,7 @@ def _run(
             raise KeyboardInterrupt from None
         finally:
             bar.close()
+            curves.close()
         if trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM)
     result = _finish(name, folder, module, test, module.seconds)
