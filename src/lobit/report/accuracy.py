@@ -16,6 +16,8 @@ TOP = 5
 TOP_FROM = 10
 """The share of images whose class is among the best five says something from this many classes on."""
 CONFUSIONS = 10
+WARM_UP = 8
+"""Images that run ahead of the timing."""
 
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 Progress = Callable[[int, int], object]
@@ -112,6 +114,7 @@ def measure(
     count = len(data.classes)
     table = np.zeros((count, count), np.int64)
     seconds, loss, top = 0.0, 0.0, 0
+    run(data.scale(data.test_images[:WARM_UP], low, high))
     for start in range(0, len(data.test_labels), batch):
         x = data.scale(data.test_images[start : start + batch], low, high)
         labels = data.test_labels[start : start + batch]

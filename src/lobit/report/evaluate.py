@@ -115,7 +115,7 @@ def evaluate(
     --------
     >>> evaluate("tests/golden/v1-mlp.lobit", data="digits", pixel_range=(0, 1))
     Traceback (most recent call last):
-    lobit.errors.ConfigError: the network takes (7,) and gives (3,); digits has images of (1, 8, 8) in 10 classes: name the data set it was made for
+    lobit.errors.ConfigError: the network takes (13,) and gives (4,); digits has images of ...
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch}; it must be at least 1")
