@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import builtins
-import importlib.util
-
 import numpy as np
 import pytest
 
 from lobit.bits import CodeType
-from lobit.errors import ConfigError
 from lobit.report.floatnet import float_net
 from lobit.report.peers import peers
 from lobit.runtime import Session
@@ -53,7 +49,9 @@ def wide_codes():
     net = Net(3, x=(3, 6, 6))
     x = net.chain("x", ("mul", 2.0), code=CodeType("signed", 8))
     x = net.conv(x, net.weight(CodeType("signed", 2), 7, 3, 3, 3), padding=(1, 1, 1, 1))
-    x = net.chain(x, "to_float", ("mul", net.rng.choice([1.0, -1.0, 2.0], 7)), ("add", np.arange(7) - 3.0), ("max", 0.0), code=CodeType("unsigned", 8))
+    x = net.chain(
+        x, "to_float", ("mul", net.rng.choice([1.0, -1.0, 2.0], 7)), ("add", np.arange(7) - 3.0), ("max", 0.0), code=CodeType("unsigned", 8)
+    )
     x = net.node("flatten", (x,))
     x = net.linear(x, net.weight(CodeType("ternary", 2), 5, 7 * 36))
     net.chain(x, "to_float", ("div", 4.0), ("min", 30.0), ("sub", 1.5))
@@ -70,7 +68,9 @@ def residual():
     g = net.chain(net.conv(q, net.weight(SIGN, 4, 4, 3, 3), padding=(1, 1, 1, 1)), "to_float", ("mul", 0.5))
     y = net.node("add", (f, g))
     y = net.node("avg_pool2d", (y,), {"kernel": [2, 2], "stride": [2, 2], "padding": [1, 1, 0, 0], "divisor": 3})
-    net.node("avg_pool2d", (net.chain(x, "to_float", ("sub", 3.0)),), {"kernel": [3, 3], "stride": [1, 1], "padding": [0, 0, 0, 0], "divisor": 9})
+    net.node(
+        "avg_pool2d", (net.chain(x, "to_float", ("sub", 3.0)),), {"kernel": [3, 3], "stride": [1, 1], "padding": [0, 0, 0, 0], "divisor": 9}
+    )
     return net, y
 
 

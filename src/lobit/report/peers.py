@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.errors import ConfigError, LobitError
-from lobit.report.floatnet import FloatNet
+from lobit.report.floatnet import FloatNet, clamp_first, pool_first
 
 PEERS = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx")}
 """Packages by the name of a peer, and what each needs to run."""
@@ -100,7 +100,7 @@ def _torch(found: Peers, net: FloatNet, threads: int) -> Iterator[None]:
 
     from lobit.report.torch_peer import FloatModule
 
-    model = FloatModule(net).eval()
+    model = FloatModule(pool_first(net)).eval()
 
     def make(x: Arrays) -> Call:
         tensors = [torch.from_numpy(array) for array in x]
@@ -125,7 +125,7 @@ def _onnx(found: Peers, net: FloatNet, calibration: Arrays, threads: int, folder
     from lobit.report.onnx_peer import write_onnx
 
     fp32, int8 = folder / "fp32.onnx", folder / "int8.onnx"
-    write_onnx(net, fp32)
+    write_onnx(clamp_first(net), fp32)
     _write_int8(fp32, int8, dict(zip(net.inputs, calibration, strict=True)))
     for name, path in {"ort_fp32": fp32, "ort_int8": int8}.items():
         found.makers[name] = _session_maker(path, tuple(net.inputs), threads)

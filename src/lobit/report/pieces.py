@@ -32,7 +32,7 @@ class Piece:
     @property
     def uniform(self) -> bool:
         """Whether all channels have one factor and one offset."""
-        return len(np.unique(self.a)) == 1 == len(np.unique(self.b))
+        return bool((self.a == self.a[0]).all() and (self.b == self.b[0]).all())
 
     @property
     def rises(self) -> bool:
@@ -42,7 +42,7 @@ class Piece:
     @property
     def is_scale(self) -> bool:
         """Whether it is one positive factor, and bounds."""
-        return self.uniform and bool(self.a.flat[0] > 0) and not self.b.any()
+        return self.uniform and bool(self.a[0] > 0) and not self.b.any()
 
     @property
     def is_identity(self) -> bool:
@@ -69,6 +69,11 @@ class Piece:
     def bounded(self, low: float | Reals, high: float | Reals) -> Piece:
         """Clamped once more."""
         return replace(self, low=np.clip(self.low, low, high), high=np.clip(self.high, low, high))
+
+    def shortened(self) -> Piece:
+        """The same with one number where all channels have one."""
+        arrays = (self.a, self.b, self.low, self.high)
+        return Piece(*(array[:1] if (array == array[0]).all() else array for array in arrays))
 
     def unclamped(self) -> Piece:
         """The line alone."""
