@@ -1,33 +1,12 @@
-"""What a measurement depends on: the processor, its features, the versions; and one core to run on."""
+"""One core to run on. What a measurement depends on stands in `lobit.report.machine`."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
-from pathlib import Path
-from typing import Any
 
-FEATURES = ("avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_vpopcntdq", "avx512_bf16", "amx_int8")
-PACKAGES = ("lobit", "numpy", "torch", "onnxruntime")
+from lobit.report.machine import facts
 
-
-def facts() -> dict[str, Any]:
-    """Processor, relevant features, cores, system and package versions."""
-    lines: dict[str, str] = {}
-    cpuinfo = Path("/proc/cpuinfo")
-    for line in cpuinfo.read_text().splitlines() if cpuinfo.exists() else ():
-        key, _, value = line.partition(":")
-        lines.setdefault(key.strip(), value.strip())
-    flags = set(lines.get("flags", lines.get("Features", "")).split())
-    return {
-        "cpu": lines.get("model name", platform.processor() or platform.machine()),
-        "family_model_stepping": "/".join(lines.get(key, "?") for key in ("cpu family", "model", "stepping")),
-        "cores": os.cpu_count(),
-        "features": [name for name in FEATURES if name in flags],
-        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
-        "versions": {name: _version(name) for name in PACKAGES},
-    }
+__all__ = ["facts", "pin"]
 
 
 def pin(core: int) -> None:
@@ -35,10 +14,3 @@ def pin(core: int) -> None:
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"
     os.sched_setaffinity(0, {core})
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

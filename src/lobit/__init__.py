@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
     from lobit.capture import ExportReport, VerifyReport
     from lobit.convert import QuantizeReport, quantize_
+    from lobit.report.summary import summary
     from lobit.runtime import Session, load
     from lobit.training import TrainResult, train
 
@@ -41,6 +42,7 @@ _LAZY = {
     "quantize_": "lobit.convert",
     "quantizers": "lobit.quantizers",
     "recipes": "lobit.recipes",
+    "summary": "lobit.report.summary",
     "train": "lobit.training",
     "verify": "lobit.capture",
 }
@@ -87,6 +89,7 @@ __all__ = [
     "quantize_",
     "quantizers",
     "recipes",
+    "summary",
     "train",
     "verify",
 ]

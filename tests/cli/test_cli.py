@@ -28,7 +28,7 @@ def lobit(*arguments, cwd=None, **env):
     )
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "export", "verify", "models", "recipes"])
+@pytest.mark.parametrize("command", ["demo", "train", "export", "verify", "summary", "models", "recipes", "doctor"])
 def test_every_command_has_help_with_an_example(command, capsys):
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out

@@ -25,6 +25,8 @@ CONVNET = [
     ("28", 1024 * 10, 1024 * 10),
 ]
 
+POOL = {"kernel": [2, 2], "stride": [2, 2], "padding": [0, 0, 0, 0], "dilation": [1, 1]}
+
 
 def products(cost):
     return [layer for layer in cost.layers if layer.bits]
@@ -60,10 +62,29 @@ def test_packed_bytes_of_the_convnet_equal_hand_arithmetic():
     assert cost.constant_bytes == channels * 8 + 10 * 8 + 4
 
 
-def test_the_paper_s_mlp_has_36_8_million_multiply_accumulates():
-    cost = cost_of(captured("mnist-mlp-small", "W1A1"))
-    assert cost.macs == cost.parameters == 784 * 1024 + 1024 * 1024 * 2 + 1024 * 10
-    assert 784 * 4096 + 4096 * 4096 * 2 + 4096 * 10 == 36_806_656  # the same net at its full width, PAPER section 3
+def test_the_paper_s_other_nets_have_its_weights_and_multiply_accumulates():
+    mlp = cost_of(captured("mnist-mlp", None))
+    assert mlp.macs == mlp.parameters == 784 * 4096 + 4096 * 4096 * 2 + 4096 * 10 == 36_806_656  # PAPER sections 2 and 3
+    net = Net(input=(3, 32, 32))  # SVHN: (2 x 64C3) - MP2 - (2 x 128C3) - MP2 - (2 x 256C3) - MP2 - (2 x 1024FC) - 10
+    x, channels = "input", 3
+    for index, width in enumerate((64, 64, 128, 128, 256, 256)):
+        x, channels = net.conv(x, net.weight_f32(width, channels, 3, 3), padding=(1, 1, 1, 1)), width
+        x = net.node("max_pool2d", (x,), POOL) if index % 2 else x
+    x = net.node("flatten", (x,))
+    for inputs, outputs in ((4096, 1024), (1024, 1024), (1024, 10)):
+        x = net.linear(x, net.weight_f32(outputs, inputs))
+    svhn = cost_of(net.graph())
+    convolutions = [
+        (27 * 64, 32 * 32),
+        (576 * 64, 32 * 32),
+        (576 * 128, 16 * 16),
+        (1152 * 128, 16 * 16),
+        (1152 * 256, 8 * 8),
+        (2304 * 256, 8 * 8),
+    ]
+    linear = 4096 * 1024 + 1024 * 1024 + 1024 * 10
+    assert svhn.parameters == sum(weights for weights, _ in convolutions) + linear == 6_397_632
+    assert svhn.macs == sum(weights * positions for weights, positions in convolutions) + linear == 158_017_536  # 158 M
 
 
 def test_peak_memory_of_the_convnet_equals_hand_arithmetic():
@@ -150,6 +171,15 @@ def test_sums_that_a_threshold_takes_are_never_stored_and_outputs_stay():
     assert sizes == [64 * 4 + 8, 8, 8 + 4]  # floats and codes; codes; codes in and out, both there while the loop runs
     both = [size for _, size in live_bytes(net.graph(y, sums))]
     assert both == [64 * 4 + 8, 8 + 32 * 4, 32 * 4 + 4]  # as an output the sums are stored
+
+
+def test_an_output_lives_to_the_end():
+    net = Net(input=(10,))
+    a = net.chain("input", ("mul", 2.0))
+    b = net.chain("input", ("mul", 3.0))
+    c = net.chain(b, ("mul", 4.0))
+    assert [size for _, size in live_bytes(net.graph(a, c))] == [80, 120, 120]
+    assert [size for _, size in live_bytes(net.graph(c))] == [80, 80, 80]  # a, which nobody needs, goes at once
 
 
 def test_a_flattened_image_takes_nothing_of_its_own():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -16,13 +17,14 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog=EXAMPLE)(models)
 
 
-def models(pattern: Annotated[str, typer.Argument(help="Names with wildcards.")] = "*") -> None:
-    """List the models of the zoo."""
-    from lobit.models import list_models, model_info
+def models(
+    pattern: Annotated[str, typer.Argument(help="Names with wildcards.")] = "*",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """List the models of the zoo: input, classes, weights, multiply-accumulates of one sample, recipes."""
+    from lobit.report.zoo import model_rows, model_table
 
-    found = list_models(pattern)
-    if not found:
+    rows = model_rows(pattern)
+    if not rows:
         raise ConfigError(f"no model is called like {pattern!r}; `lobit models` lists them all")
-    for name in found:
-        info = model_info(name)
-        typer.echo(f"{name:<20} {'x'.join(map(str, info.input_shape)):<9} {info.description}")
+    typer.echo(json.dumps([row.to_dict() for row in rows]) if as_json else model_table(rows))

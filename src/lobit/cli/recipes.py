@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import typer
 
 EXAMPLE = "Example: lobit recipes"
@@ -17,4 +19,5 @@ def recipes() -> None:
     from lobit.recipes import list_recipes, load_recipe
 
     for name in list_recipes():
-        typer.echo(f"{name:<35} {load_recipe(name).description}")
+        typer.echo(name)
+        typer.echo(textwrap.fill(load_recipe(name).description, 80, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))

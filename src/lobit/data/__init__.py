@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lobit.data.dataset import DataSet
 from lobit.data.digits import load_digits
-from lobit.data.mnist import FASHION_MNIST, MNIST, load_mnist
+from lobit.data.mnist import FASHION_MNIST, MNIST, find_mnist, load_mnist
 from lobit.errors import ConfigError
 
 DATA_SETS: dict[str, Callable[[Path | None], DataSet]] = {
@@ -16,6 +16,13 @@ DATA_SETS: dict[str, Callable[[Path | None], DataSet]] = {
     "mnist": lambda folder: load_mnist(MNIST, folder),
     "fashion-mnist": lambda folder: load_mnist(FASHION_MNIST, folder),
 }
+
+PLACES: dict[str, Callable[[Path | None], Path | None]] = {
+    "digits": lambda _: Path(__file__).parent,
+    "mnist": lambda folder: find_mnist(MNIST, folder),
+    "fashion-mnist": lambda folder: find_mnist(FASHION_MNIST, folder),
+}
+"""Where the files of a data set are, without reading them."""
 
 
 def load_data(name: str, data_dir: str | os.PathLike[str] | None = None) -> DataSet:
@@ -47,4 +54,4 @@ def load_data(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     return DATA_SETS[name](folder)
 
 
-__all__ = ["DATA_SETS", "DataSet", "load_data"]
+__all__ = ["DATA_SETS", "PLACES", "DataSet", "load_data"]

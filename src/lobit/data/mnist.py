@@ -82,6 +82,14 @@ def load_mnist(source: Source, data_dir: Path | None) -> DataSet:
     return DataSet(source.name, *arrays, white=255, classes=source.classes)
 
 
+def find_mnist(source: Source, data_dir: Path | None) -> Path | None:
+    """The folder that holds all four files, whether they are whole or not; None where there is none."""
+    for folder in _folders(source, data_dir):
+        if all((folder / part).is_file() or (folder / f"{part}.gz").is_file() for part in PARTS):
+            return folder
+    return None
+
+
 def _obtain(source: Source, part: str, data_dir: Path | None) -> Path:
     for folder in _folders(source, data_dir):
         plain, packed = folder / part, folder / f"{part}.gz"

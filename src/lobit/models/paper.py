@@ -52,7 +52,7 @@ def mnist_mlp(bits: Bits, *, input_dropout: float = 0.2, dropout: float = 0.5) -
     return _mlp(bits, 4096, input_dropout, dropout)
 
 
-@register("mnist-mlp-small", input_shape=(1, 28, 28), num_classes=10, description="the same with 3 x 1024, without dropout")
+@register("mnist-mlp-small", input_shape=(1, 28, 28), num_classes=10, description="the paper's MNIST net with 3 x 1024, without dropout")
 def mnist_mlp_small(bits: Bits, *, input_dropout: float = 0.0, dropout: float = 0.0) -> nn.Module:
     """784 - 1024 - 1024 - 1024 - 10."""
     return _mlp(bits, 1024, input_dropout, dropout)

@@ -189,8 +189,7 @@ def cost_of(graph: Graph, batch: int = 1) -> NetworkCost:
     FormatError
         For a graph that is none.
     """
-    if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
-        raise ConfigError(f"batch is {batch!r}; it must be an integer from 1 to {MAX_BATCH}")
+    check_batch(batch)
     graph = graph if graph.types else check_graph(graph)
     seen: set[str] = set()
     layers = []
@@ -199,6 +198,12 @@ def cost_of(graph: Graph, batch: int = 1) -> NetworkCost:
         seen.update(node.constants.values())
         layers.append(_layer(graph, node, fresh))
     return NetworkCost(tuple(layers), batch, peak_activation_bytes(graph, batch), peak_activation_bytes(graph, batch, as_float=True))
+
+
+def check_batch(batch: int) -> None:
+    """Refuse a batch that is none (`ConfigError`)."""
+    if type(batch) is not int or not 1 <= batch <= MAX_BATCH:
+        raise ConfigError(f"batch is {batch!r}; it must be an integer from 1 to {MAX_BATCH}")
 
 
 def _layer(graph: Graph, node: Node, fresh: dict[str, Constant]) -> LayerCost:

@@ -22,18 +22,26 @@ def value_bytes(kind: ValueType, batch: int = 1, *, as_float: bool = False) -> i
     return batch * -(-math.prod(kind.shape) * (FLOAT_BITS if as_float else value_bits(kind)) // 8)
 
 
-def fused_values(graph: Graph) -> frozenset[str]:
-    """Integer sums that are never stored: their one reader is a threshold or a chain, which takes them as they are made."""
-    readers: dict[str, list[Node]] = {}
+def storage_of(graph: Graph) -> dict[str, str]:
+    """The value whose memory each value uses: its own, or that of the image that it flattens."""
+    storage = {name: name for name in graph.inputs}
     for node in graph.nodes:
-        for name in node.inputs:
-            readers.setdefault(name, []).append(node)
+        storage[node.output] = storage[node.inputs[0]] if node.op == "flatten" else node.output
+    return storage
+
+
+def fused_values(graph: Graph) -> frozenset[str]:
+    """Integer sums that are never stored: their one reader is a threshold or a chain, which takes them as they are made. Flattening is no reader."""
+    storage = storage_of(graph)
+    readers: dict[str, list[str]] = {}
+    for node in graph.nodes:
+        for name in node.inputs if node.op != "flatten" else ():
+            readers.setdefault(storage[name], []).append(node.op)
+    outputs = {storage[name] for name in graph.outputs}
     return frozenset(
         node.output
         for node in graph.nodes
-        if node.op in SUMS
-        and node.output not in graph.outputs
-        and [reader.op in EPILOGUES for reader in readers.get(node.output, [])] == [True]
+        if node.op in SUMS and node.output not in outputs and [op in EPILOGUES for op in readers.get(node.output, [])] == [True]
     )
 
 
@@ -54,18 +62,15 @@ def live_bytes(graph: Graph, batch: int = 1, *, as_float: bool = False) -> Itera
         Count every value as float32, and none of them as fused.
     """
     fused = frozenset[str]() if as_float else fused_values(graph)
-    storage = {name: name for name in graph.inputs}
-    held_by: dict[str, tuple[str, ...]] = {}
-    for node in graph.nodes:
-        storage[node.output] = storage[node.inputs[0]] if node.op == "flatten" else node.output
-        held_by[node.output] = tuple(storage[name] for name in node.inputs)
+    storage = storage_of(graph)
+    made_from = {node.output: [storage[name] for name in node.inputs] for node in graph.nodes}
     end = len(graph.nodes)
     last: dict[str, int] = {}
     for index, node in enumerate(graph.nodes):
         for name in node.inputs:
             last[storage[name]] = index
-            if name in fused:
-                last.update(dict.fromkeys(held_by[name], index))
+            if storage[name] in fused:
+                last.update(dict.fromkeys(made_from[storage[name]], index))
     last.update({storage[name]: end for name in graph.outputs})
     sizes = {name: 0 if name in fused else value_bytes(graph.types[name], batch, as_float=as_float) for name in set(storage.values())}
     live = {name: sizes[name] for name in graph.inputs}
@@ -76,5 +81,6 @@ def live_bytes(graph: Graph, batch: int = 1, *, as_float: bool = False) -> Itera
 
 
 def peak_activation_bytes(graph: Graph, batch: int = 1, *, as_float: bool = False) -> int:
-    """The most that `live_bytes` gives for any node."""
-    return max((size for _, size in live_bytes(graph, batch, as_float=as_float)), default=0)
+    """The most that `live_bytes` gives for any node; at least the inputs."""
+    inputs = sum(value_bytes(graph.types[name], batch) for name in graph.inputs)
+    return max((size for _, size in live_bytes(graph, batch, as_float=as_float)), default=inputs)
