@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import lobit
-from lobit.cli import classify, demo, doctor, evaluate, export, models, recipes, summary, train, verify
+from lobit.cli import bench, classify, demo, doctor, evaluate, export, models, recipes, summary, train, verify
 from lobit.errors import LobitError
 from lobit.extras import missing_extra
 
@@ -38,7 +38,7 @@ def options(
     """Options of every command; `run` reads --debug itself."""
 
 
-for _module in (demo, train, evaluate, export, classify, verify, summary, models, recipes, doctor):
+for _module in (demo, train, evaluate, export, classify, bench, verify, summary, models, recipes, doctor):
     _module.add_to(app)
 
 
