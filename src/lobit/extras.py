@@ -6,7 +6,7 @@ from importlib import import_module
 
 from lobit.errors import MissingExtraError
 
-EXTRAS = {"jinja2": "report", "matplotlib": "report", "typer": "cli", "rich": "cli"}
+EXTRAS = {"jinja2": "report", "matplotlib": "report", "typer": "cli", "rich": "cli", "PIL": "cli", "onnx": "bench", "onnxruntime": "bench"}
 """Which extra brings a package; every other one comes with ``train``."""
 
 

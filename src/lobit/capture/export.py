@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from lobit.capture.capture import Captured, capture
 from lobit.capture.trace import Example, as_tuple
 from lobit.capture.verify import VerifyReport, run_model, verify
 from lobit.errors import ExportError
-from lobit.format import file_bytes
+from lobit.format import About, file_bytes
 from lobit.format.file import check_target, put_in_place, read_bytes
 from lobit.runtime import Session
 
@@ -56,7 +56,9 @@ class ExportReport:
         return "\n".join([*lines, str(self.verification).splitlines()[-1]])
 
 
-def export(model: nn.Module, example: Example, path: str | os.PathLike[str], *, strict: bool = False) -> ExportReport:
+def export(
+    model: nn.Module, example: Example, path: str | os.PathLike[str], *, strict: bool = False, about: About | None = None
+) -> ExportReport:
     """Export a model in eval mode to a ``.lobit`` file.
 
     Parameters
@@ -69,6 +71,8 @@ def export(model: nn.Module, example: Example, path: str | os.PathLike[str], *, 
         The file to write; it appears whole, after the verification, or not at all.
     strict : bool
         Refuse layers outside the exact class.
+    about : About, optional
+        What the file shall say of its use: data set, scaling of pixels, names of the classes. `lobit run` and `lobit eval` read it.
 
     Raises
     ------
@@ -85,7 +89,8 @@ def export(model: nn.Module, example: Example, path: str | os.PathLike[str], *, 
         listed = "; ".join(f"{layer.name!r}: {layer.inexact}" for layer in inexact)
         raise ExportError(f"strict export refuses layers outside the exact class: {listed}. Quantize them, or export with strict=False")
     _refuse_dead_layers(model, inputs, captured)
-    data = file_bytes(captured.graph)
+    graph = captured.graph if about is None else replace(captured.graph, meta={**captured.graph.meta, **about.meta()})
+    data = file_bytes(graph)
     session = Session(read_bytes(data))
     reports = [verify(model, session, batch) for batch in _batches(inputs)]
     for report in reports:

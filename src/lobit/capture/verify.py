@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,17 @@ from torch.utils._pytree import tree_leaves
 from lobit.bits import Alphabet
 from lobit.capture.cut import cut_at
 from lobit.capture.trace import Example, as_tuple, check_model
-from lobit.errors import LobitError
+from lobit.errors import ConfigError, LobitError
 from lobit.format import Graph
 from lobit.nn import QuantizedLayer
 from lobit.runtime import Session, load
 from lobit.runtime.inputs import check_inputs
+from lobit.runtime.report import shorten
 
 INEXACT_TOLERANCE = 1e-5
+NAME = 32
+"""Columns that the name of a layer may take in a table of 80."""
+BATCH = 1000
 MOVED_SHARE = 1e-3
 """How many codes right behind an inexact layer may stand on the other side of a rounding boundary: this share, and one where there are few."""
 
@@ -97,24 +101,39 @@ class VerifyReport:
         """Codes equal in all."""
         return sum(row.equal for row in self.rows)
 
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        return "the same" if self.ok and not self.codes_moved else "the same up to inexact layers" if self.ok else "NOT the same"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the verdict."""
+        return {"ok": self.ok, "verdict": self.verdict, "compared": self.compared, "equal": self.equal, **asdict(self)}
+
     def __str__(self) -> str:
-        width = max([5, *(len(row.name) for row in self.rows), *(len(out.name) for out in self.outputs)])
-        lines = [f"{'layer':<{width}}  {'codes':>10}  {'equal':>10}"]
-        for row in self.rows:
+        names = [shorten(name, NAME) for name in (*(row.name for row in self.rows), *(out.name for out in self.outputs))]
+        width = max([5, *map(len, names)])
+        lines = [f"{'layer':<{width}}  {'codes':>12}  {'equal':>12}"]
+        for name, row in zip(names, self.rows, strict=False):
+            lines.append(f"{name:<{width}}  {row.compared:>12}  {row.equal:>12}{'' if row.exact else '  inexact'}")
+            lines += [f"  {row.first_difference}"] if row.first_difference else []
+            lines += [f"  {row.moved} moved by itself, {row.far} of them far"] if row.moved else []
+        for name, out in zip(names[len(self.rows) :], self.outputs, strict=True):
             lines.append(
-                f"{row.name:<{width}}  {row.compared:>10}  {row.equal:>10}{'' if row.exact else '  inexact'}  {row.first_difference}".rstrip()
-                + (f"; {row.moved} moved by itself, {row.far} of them far" if row.moved else "")
+                f"{name:<{width}}  output: {'all bits equal' if out.equal else f'largest relative difference {out.difference:.2g}'}"
             )
-        for out in self.outputs:
-            lines.append(
-                f"{out.name:<{width}}  output: {'all bits equal' if out.equal else f'largest relative difference {out.difference:.2g}'}"
-            )
-        verdict = "the same" if self.ok and not self.codes_moved else "the same up to inexact layers" if self.ok else "NOT the same"
-        return "\n".join([*lines, f"{self.equal} of {self.compared} codes equal over {self.batch} samples: {verdict}"])
+        return "\n".join([*lines, f"{self.equal} of {self.compared} codes equal over {self.batch} samples: {self.verdict}"])
 
 
-def verify(model: nn.Module, packed: str | os.PathLike[str] | Session, x: Example) -> VerifyReport:
-    """Compare the eval model with its packed network on ``x``.
+def verify(
+    model: nn.Module,
+    packed: str | os.PathLike[str] | Session,
+    x: Example,
+    *,
+    batch: int = BATCH,
+    progress: Callable[[int, int], object] | None = None,
+) -> VerifyReport:
+    """Compare the eval model with its packed network on ``x``, batch by batch: the codes of no more than one are in memory.
 
     Parameters
     ----------
@@ -124,15 +143,49 @@ def verify(model: nn.Module, packed: str | os.PathLike[str] | Session, x: Exampl
         The file that `lobit.export` wrote.
     x : Tensor or tuple of Tensor
         float32, with a batch axis.
+    batch : int
+        Samples that run together.
+    progress : callable, optional
+        Called with the samples done and those of all.
 
     Raises
     ------
     LobitError
         When the file is not of this model: it lacks a layer, or shapes differ.
+    ConfigError
+        For a batch below one.
     """
+    if batch < 1:
+        raise ConfigError(f"batch is {batch}; it must be at least 1")
     check_model(model)
     inputs = as_tuple(x)
     session = packed if isinstance(packed, Session) else load(packed)
+    check_inputs(session.graph.inputs, [value.numpy() for value in inputs])
+    count = len(inputs[0])
+    reports = []
+    for start in range(0, max(count, 1), batch):
+        reports.append(_verify_batch(model, session, tuple(value[start : start + batch] for value in inputs), start))
+        if progress is not None:
+            progress(min(start + batch, count), count)
+    return _joined(reports)
+
+
+def _joined(reports: Sequence[VerifyReport]) -> VerifyReport:
+    """Several batches as one: counts add up, the first difference stays, the largest of the outputs counts."""
+    rows = []
+    for parts in zip(*(report.rows for report in reports), strict=True):
+        first = next((part.first_difference for part in parts if part.first_difference), "")
+        sums = [sum(getattr(part, name) for part in parts) for name in ("compared", "equal", "moved", "far")]
+        rows.append(CodeRow(parts[0].name, parts[0].exact, sums[0], sums[1], first, sums[2], sums[3]))
+    outputs = [
+        OutputRow(parts[0].name, parts[0].exact, all(part.equal for part in parts), max(part.difference for part in parts))
+        for parts in zip(*(report.outputs for report in reports), strict=True)
+    ]
+    return VerifyReport(tuple(rows), tuple(outputs), sum(report.batch for report in reports))
+
+
+def _verify_batch(model: nn.Module, session: Session, inputs: tuple[Tensor, ...], start: int) -> VerifyReport:
+    """One batch; ``start`` is its first sample's place among all."""
     _, arrays = check_inputs(session.graph.inputs, [value.numpy() for value in inputs])
     recorded, outputs = run_model(model, inputs)
     names = value_names(session.graph, recorded)
@@ -141,7 +194,7 @@ def verify(model: nn.Module, packed: str | os.PathLike[str] | Session, x: Exampl
         raise LobitError(f"the model has {len(outputs)} outputs, the file {len(session.graph.outputs)}; it is not a file of this model")
     packed_codes = session.run_values(arrays, list(codes))
     tainted = inexact_values(session.graph)
-    rows = [_code_row(name, name not in tainted, ours, packed_codes[name]) for name, ours in codes.items()]
+    rows = [_code_row(name, name not in tainted, ours, packed_codes[name], start) for name, ours in codes.items()]
     found = _outputs(session, arrays)
     if any(row.equal != row.compared for row in rows if not row.exact):
         given = {name: ours for name, ours in codes.items() if name in tainted}
@@ -249,7 +302,7 @@ def _marked(graph: Graph) -> list[str]:
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 
-def _code_row(name: str, exact: bool, ours: NDArray[np.int16], theirs: NDArray[np.int16]) -> CodeRow:
+def _code_row(name: str, exact: bool, ours: NDArray[np.int16], theirs: NDArray[np.int16], start: int = 0) -> CodeRow:
     if ours.shape != theirs.shape:
         raise LobitError(
             f"the codes {name!r} have shape {theirs.shape} in the file, {ours.shape} in the model; it is not a file of this model"
@@ -258,7 +311,7 @@ def _code_row(name: str, exact: bool, ours: NDArray[np.int16], theirs: NDArray[n
     first = ""
     if len(different):
         at = tuple(int(i) for i in different[0])
-        first = f"at {at}: {ours[at]} in PyTorch, {theirs[at]} packed"
+        first = f"at {(at[0] + start, *at[1:])}: {ours[at]} in PyTorch, {theirs[at]} packed"
     return CodeRow(name, exact, ours.size, ours.size - len(different), first)
 
 

@@ -26,9 +26,14 @@ def export(
     strict: Annotated[bool, typer.Option("--strict", help="Refuse layers that are not exact.")] = False,
 ) -> None:
     """Export a trained run to a packed file, verified before it appears."""
+    import torch
+
     from lobit.capture import export
-    from lobit.training import load_model, load_test_set
+    from lobit.data import load_data
+    from lobit.report.about import about_run
+    from lobit.training import load_model
 
     model, recipe = load_model(run)
-    images, _ = load_test_set(recipe, data_dir)
-    typer.echo(str(export(model, images[:EXAMPLES], file, strict=strict)))
+    data = load_data(recipe.data.name, data_dir)
+    images = torch.from_numpy(data.scale(data.test_images[:EXAMPLES], recipe.data.low, recipe.data.high))
+    typer.echo(str(export(model, images, file, strict=strict, about=about_run(recipe, data))))

@@ -17,3 +17,9 @@ def folder(text: str) -> Path:
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the data sets; by default what LOBIT_DATA names.")]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, or a checkpoint.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, help="Threads to run with.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of a table.")]
+PixelRange = Annotated[
+    tuple[float, float] | None,
+    typer.Option("--range", metavar="LOW HIGH", help="Map pixels to this range, where the file does not say it."),
+]

@@ -142,11 +142,11 @@ def read_file(path: str | os.PathLike[str]) -> Graph:
                 raise FormatError("it is not a regular file; give the path of a .lobit file")
             return _read(stream, info.st_size)
     except FormatError as error:
-        raise FormatError(f"{path!r}: {error}") from None
+        raise FormatError(f"{os.fspath(path)!r}: {error}") from None
     except OSError as error:
-        raise FormatError(f"cannot read {path!r}: {error.strerror or error}; check the path") from error
+        raise FormatError(f"cannot read {os.fspath(path)!r}: {error.strerror or error}; check the path") from error
     except MemoryError:
-        raise FormatError(f"{path!r}: there is not enough memory to read it; free some") from None
+        raise FormatError(f"{os.fspath(path)!r}: there is not enough memory to read it; free some") from None
     except (TypeError, ValueError) as error:
         raise FormatError(f"{path!r} is no path of a file: {error}") from None
 

@@ -18,6 +18,7 @@ from lobit.atomic import atomic_file, new_folder
 from lobit.capture import export, verify
 from lobit.data import load_data
 from lobit.errors import ConfigError
+from lobit.report.about import about_run
 from lobit.report.demo_page import write_report
 from lobit.report.run_page import write_run_page
 from lobit.report.timing import best_ms
@@ -89,7 +90,7 @@ def _one_net(name: str, recipe: str, out: Path, seed: int) -> DemoRow:
     model, spec = load_model(result.checkpoint)
     images, labels = load_test_set(spec, None)
     file = out / f"{name.lower()}.lobit"
-    exported = export(model, images[:16], file)
+    exported = export(model, images[:16], file, about=about_run(spec, load_data(spec.data.name)))
     compared = verify(model, file, images)
     packed = torch.from_numpy(load(file)(images.numpy()))
     float_model = model if name == "float" else load_model(out / "runs" / "float")[0]

@@ -173,6 +173,14 @@ def axes(theme: Theme, title: str, x: str, y: str, size: tuple[float, float] = (
     return figure, plot
 
 
+def axes_row(theme: Theme, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """A figure with plots side by side in the theme's colours, laid out so that no label is cut."""
+    figure, plots = plt.subplots(1, columns, figsize=size, layout="constrained")
+    for plot in plots.flat:
+        dress(plot, theme)
+    return figure, plots
+
+
 def picture_grid(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
     """A figure with ``rows`` times ``columns`` plots without axes, for images."""
     figure, plots = plt.subplots(rows, columns, figsize=size)

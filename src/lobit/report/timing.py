@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+
+from lobit.errors import ConfigError
 
 WARM_UP = 2
 MIN_ROUNDS = 7
@@ -48,3 +52,36 @@ def alternate(candidates: Mapping[str, Callable[[], object]], seconds: float) ->
                     break
         rounds += 1
     return {name: Timing(min(spent), statistics.median(spent), len(spent)) for name, spent in times.items()}
+
+
+@contextlib.contextmanager
+def one_core(core: int | None = None) -> Iterator[int | None]:
+    """Keep the calling thread, and those that it starts, on one core; afterwards it may run where it might before.
+
+    Parameters
+    ----------
+    core : int, optional
+        By default the first that this thread may use.
+
+    Yields
+    ------
+    int or None
+        The core; None where the system has no way to ask for one.
+
+    Raises
+    ------
+    ConfigError
+        For a core that this thread may not use.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield None
+        return
+    before = os.sched_getaffinity(0)
+    chosen = min(before) if core is None else core
+    if chosen not in before:
+        raise ConfigError(f"core {chosen} is not one of those that this process may use: {', '.join(map(str, sorted(before)))}")
+    os.sched_setaffinity(0, {chosen})
+    try:
+        yield chosen
+    finally:
+        os.sched_setaffinity(0, before)

@@ -132,3 +132,17 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]], right: Sequence[in
         return "  ".join(cells).rstrip()
 
     return "\n".join(line(row) for row in rows)
+
+
+def shorten(text: str, width: int) -> str:
+    """``text``, its middle left out where it is longer than ``width``: names differ at their ends.
+
+    Examples
+    --------
+    >>> shorten("features.12.block.conv1", 14)
+    'feat...k.conv1'
+    """
+    if len(text) <= width:
+        return text
+    start = (width - 3) // 3 + (width - 3) % 3 // 2
+    return f"{text[:start]}...{text[len(text) - (width - 3 - start) :]}"
