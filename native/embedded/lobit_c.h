@@ -61,10 +61,10 @@ typedef struct lb_product {
     void (*sums)(const struct lb_product *p, const uint32_t *x, int planes, int o, int n, int32_t *sums);
     lb_finish *finish;
     const lb_stage *stage;
-    const void *weights;     /* planes: words (output, plane, word); bytes: int8 (output, 4 * words) */
-    const int32_t *bias;     /* or NULL */
-    const lb_window *window; /* NULL: linear */
-    const lb_window *pool;   /* or NULL: the largest sum of each window that slides over the sums */
+    const void *weights;                    /* planes: words (output, plane, word); bytes: int8 (output, 4 * words) */
+    const int32_t *bias;                    /* or NULL */
+    const lb_window *window;                /* NULL: linear */
+    const lb_window *pool;                  /* or NULL: the largest sum of each window that slides over the sums */
     int32_t outputs, groups, inputs, words; /* inputs and words: of one group's patch */
     lb_value x;
     uint8_t w_bits;
@@ -88,6 +88,7 @@ void lb_run_stage(lb_finish *finish, const lb_stage *stage, const lb_value *in, 
 /* The same on floats in PyTorch's order, (channels, pixels). */
 void lb_run_input(lb_finish *finish, const lb_stage *stage, const float *x, uint32_t *to, int32_t channels, int32_t pixels);
 
+/* Pools. `v` is the value that is read; what is made has its code type. */
 void lb_max_planes(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to);
 void lb_max_bytes(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to);
 void lb_max_sums(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to);

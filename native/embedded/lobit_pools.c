@@ -13,6 +13,8 @@ static int32_t pixel_of(const lb_window *w, int32_t oy, int32_t ox, int32_t tap)
 /* Codes of 32 channels at a time: from the top plane down, where the first difference stands, the larger one wins. */
 void lb_max_planes(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to) {
     lb_cursor cursor = {to, 0};
+    lb_value made = *v;
+    made.plane_words = (uint32_t)(w->out[0] * w->out[1] * w->channels + 31) / 32;
     for (int32_t out = 0; out < w->out[0] * w->out[1]; out++) {
         for (int32_t c = 0; c < w->channels; c += LB_BLOCK) {
             int n = w->channels - c < LB_BLOCK ? (int)(w->channels - c) : LB_BLOCK, first = 1;
@@ -29,7 +31,7 @@ void lb_max_planes(const lb_window *w, const lb_value *v, const uint32_t *x, uin
                 if (first) larger = ~(uint32_t)0, first = 0;
                 for (int i = 0; i < v->bits; i++) best[i] ^= (best[i] ^ here[i]) & larger;
             }
-            lb_put_planes(v, &cursor, best, n);
+            lb_put_planes(&made, &cursor, best, n);
         }
     }
 }

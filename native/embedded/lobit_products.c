@@ -9,24 +9,73 @@
 #include <arm_acle.h>
 #endif
 
-/* Counts of four bits in each nibble of a word. */
-static inline uint32_t nibbles(uint32_t word) {
-    word -= word >> 1 & 0x55555555u;
-    return (word & 0x33333333u) + (word >> 2 & 0x33333333u);
+/* Masks that the compiler must keep in registers: an `and` with a shifted operand is one instruction there, one with a constant two. */
+#ifdef __GNUC__
+#define IN_REGISTER(mask) __asm__("" : "+r"(mask))
+#else
+#define IN_REGISTER(mask) (void)(mask)
+#endif
+
+/* Bits of a word as counts in its nibbles. */
+#define COUNT(word) (word -= ones & (word >> 1), (pairs & word) + (pairs & (word >> 2)))
+
+static inline uint32_t sum_of_bytes(uint32_t bytes) {
+    bytes = (bytes & 0x00ff00ffu) + (bytes >> 8 & 0x00ff00ffu);
+    return (bytes + (bytes >> 16)) & 0xffffu;
 }
 
-static inline uint32_t bytes_of(uint32_t nibble) { return (nibble & 0x0f0f0f0fu) + (nibble >> 4 & 0x0f0f0f0fu); }
+/* popcount(x & w). Three words share the step from nibbles (at most 12) to bytes (at most 24), and ten such steps the sum of bytes (at most 240).
+ * Carry-save adders ahead of this save less than they cost below some sixteen words. */
+static uint32_t count_and(const uint32_t *x, const uint32_t *w, int32_t words) {
+    uint32_t total = 0, ones = 0x55555555u, pairs = 0x33333333u, nibbles = 0x0f0f0f0fu;
+    IN_REGISTER(ones);
+    IN_REGISTER(pairs);
+    IN_REGISTER(nibbles);
+    do {
+        uint32_t bytes = 0, a, b, c;
+        const uint32_t *end = x + (words < 30 ? words / 3 * 3 : 30);
+        words -= (int32_t)(end - x);
+        while (x != end) {
+            a = *x++ & *w++;
+            b = *x++ & *w++;
+            c = *x++ & *w++;
+            a = COUNT(a);
+            a += COUNT(b);
+            a += COUNT(c);
+            bytes += (nibbles & a) + (nibbles & (a >> 4));
+        }
+        if (words && words < 3) {
+            a = *x++ & *w++;
+            a = COUNT(a);
+            if (--words) {
+                b = *x++ & *w++;
+                a += COUNT(b);
+                words--;
+            }
+            bytes += (nibbles & a) + (nibbles & (a >> 4));
+        }
+        total += sum_of_bytes(bytes);
+    } while (words);
+    return total;
+}
 
-/* popcount(x & w). Three words share the step from nibbles (at most 12) to bytes (at most 24), and ten such steps the sum of bytes (at most 240). */
-static inline uint32_t count_and(const uint32_t *x, const uint32_t *w, int32_t words) {
-    uint32_t total = 0;
+/* popcount(x0 & w) + 2 * popcount(x1 & w): nibbles up to 4 + 8, bytes up to 24, ten words at a time. */
+static uint32_t count_two(const uint32_t *x0, const uint32_t *x1, const uint32_t *w, int32_t words) {
+    uint32_t total = 0, ones = 0x55555555u, pairs = 0x33333333u, nibbles = 0x0f0f0f0fu;
+    IN_REGISTER(ones);
+    IN_REGISTER(pairs);
+    IN_REGISTER(nibbles);
     do {
         uint32_t bytes = 0;
-        int32_t last = words > 30 ? words - 30 : 0;
-        for (; words >= last + 3; words -= 3, x += 3, w += 3) bytes += bytes_of(nibbles(x[0] & w[0]) + nibbles(x[1] & w[1]) + nibbles(x[2] & w[2]));
-        for (; words > last; words--) bytes += bytes_of(nibbles(*x++ & *w++));
-        bytes = (bytes & 0x00ff00ffu) + (bytes >> 8 & 0x00ff00ffu);
-        total += (bytes + (bytes >> 16)) & 0xffffu;
+        const uint32_t *end = w + (words < 10 ? words : 10);
+        words -= (int32_t)(end - w);
+        while (w != end) {
+            uint32_t a = *x0++ & *w, b = *x1++ & *w++;
+            a = COUNT(a);
+            a += 2 * COUNT(b);
+            bytes += (nibbles & a) + (nibbles & (a >> 4));
+        }
+        total += sum_of_bytes(bytes);
     } while (words);
     return total;
 }
@@ -51,8 +100,16 @@ void lb_sums_planes(const lb_product *p, const uint32_t *x, int planes, int o, i
     for (int k = 0; k < n; k++) {
         uint32_t sum = shared + (p->bias ? (uint32_t)p->bias[o + k] : 0);
         for (int j = 0; j < p->w_bits; j++, w += p->words) {
+            const uint32_t *plane = x;
             uint32_t by_plane = 0;
-            for (int i = 0; i < planes; i++) by_plane += (uint32_t)p->x_coef[i] * count_and(x + (uint32_t)i * stride, w, p->words);
+            for (int i = 0; i < planes; i++, plane += stride) {
+                if (i + 1 < planes && p->x_coef[i + 1] == 2 * p->x_coef[i]) {
+                    by_plane += (uint32_t)p->x_coef[i] * count_two(plane, plane + stride, w, p->words);
+                    plane += stride, i++;
+                } else {
+                    by_plane += (uint32_t)p->x_coef[i] * count_and(plane, w, p->words);
+                }
+            }
             sum += (uint32_t)p->w_coef[j] * by_plane;
         }
         sums[k] = lb_signed(sum);
@@ -65,8 +122,8 @@ static inline uint32_t dot_bytes(const uint8_t *x, const int8_t *w, int32_t n) {
     int32_t pairs = 0; /* modulo 2^32 as well: smlad wraps */
     for (; n >= 4; n -= 4, x += 4, w += 4) {
         uint32_t xs, ws;
-        memcpy(&xs, x, 4);
-        memcpy(&ws, w, 4);
+        __builtin_memcpy(&xs, x, 4);
+        __builtin_memcpy(&ws, w, 4);
         pairs = __smlad(__sxtb16(ws), __uxtb16(xs), pairs);
         pairs = __smlad(__sxtb16(ws >> 8 | ws << 24), __uxtb16(xs >> 8 | xs << 24), pairs);
     }
@@ -114,19 +171,20 @@ static void copy_bytes(uint32_t *to, uint32_t at, const uint32_t *from, uint32_t
 typedef void copier(uint32_t *to, uint32_t at, const uint32_t *from, uint32_t from_at, int32_t n, uint32_t fill);
 
 /* One plane, or the bytes, of what the window sees of a group at (y, x): row by row, and at once what lies side by side. */
-static void gather(const lb_product *p, copier *copy, uint32_t *to, const uint32_t *from, int32_t y, int32_t x, int32_t group, uint32_t fill) {
+static void gather(const lb_product *p, copier *copy, uint32_t *to, const uint32_t *from, int32_t y, int32_t x, int32_t group,
+                   uint32_t fill) {
     const lb_window *w = p->window;
     int32_t per = w->channels / p->groups, joined = p->groups == 1 && w->dilation[1] == 1, step = joined ? w->kernel[1] : 1;
     uint32_t at = 0;
     for (int32_t i = 0; i < w->kernel[0]; i++, y += w->dilation[0]) {
         for (int32_t j = 0; j < w->kernel[1]; j += step) {
-            int32_t first = x + j * w->dilation[1], before = first < 0 ? -first : 0, after = first + step > w->size[1] ? first + step - w->size[1] : 0;
+            int32_t first = x + j * w->dilation[1], before = first < 0 ? -first : 0,
+                    after = first + step > w->size[1] ? first + step - w->size[1] : 0;
             if (y < 0 || y >= w->size[0] || before >= step || after >= step) before = step, after = 0;
             int32_t inside = step - before - after;
             if (before) copy(to, at, NULL, 0, before * per, fill);
             at += (uint32_t)(before * per);
-            if (inside)
-                copy(to, at, from, (uint32_t)((y * w->size[1] + first + before) * w->channels + group * per), inside * per, 0);
+            if (inside) copy(to, at, from, (uint32_t)((y * w->size[1] + first + before) * w->channels + group * per), inside * per, 0);
             at += (uint32_t)(inside * per);
             if (after) copy(to, at, NULL, 0, after * per, fill);
             at += (uint32_t)(after * per);

@@ -107,7 +107,8 @@ void lb_run_stage(lb_finish *finish, const lb_stage *stage, const lb_value *in, 
     for (int32_t p = 0; p < pixels; p++) {
         for (int32_t c = 0; c < channels; c += LB_BLOCK) {
             int n = channels - c < LB_BLOCK ? (int)(channels - c) : LB_BLOCK;
-            for (int i = 0; i < n; i++, at++) row[i] = in->kind >= LB_SUMS ? lb_signed(x[at]) : in->base + in->spacing * lb_level(in, x, at);
+            for (int i = 0; i < n; i++, at++)
+                row[i] = in->kind >= LB_SUMS ? lb_signed(x[at]) : in->base + in->spacing * lb_level(in, x, at);
             finish(stage, &cursor, row, (int)c, n);
         }
     }

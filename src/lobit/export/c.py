@@ -130,5 +130,7 @@ def _example(graph: Graph, example: NDArray[np.float32] | Sequence[NDArray[np.fl
         return [rng.random((SAMPLES, *shape), dtype=np.float32) for shape in graph.inputs.values()]
     arrays = [example] if isinstance(example, np.ndarray) else list(example)
     if len(arrays) != len(graph.inputs) or any(not isinstance(a, np.ndarray) or a.ndim < 1 or len(a) < 1 for a in arrays):
-        raise ShapeError(f"the example must be {len(graph.inputs)} float32 array(s) of at least one sample; {', '.join(graph.inputs)} in this order")
+        raise ShapeError(
+            f"the example must be {len(graph.inputs)} float32 array(s) of at least one sample; {', '.join(graph.inputs)} in this order"
+        )
     return arrays

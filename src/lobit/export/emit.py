@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +39,7 @@ class Emitter:
             case "max_pool2d":
                 kind = {"planes": "planes", "bytes": "bytes", "i32": "sums", "f32": "floats"}[call.makes.form]
                 window = self.window(self.program.window(call.node), call.reads[0].type)
-                return f"lb_max_{kind}(&{window}, &{self.value(call.makes)}, {{x0}}, {{to}});"
+                return f"lb_max_{kind}(&{window}, &{self.value(call.reads[0])}, {{x0}}, {{to}});"
             case "avg_pool2d":
                 window = self.window(self.program.window(call.node), call.reads[0].type)
                 return f"lb_average(&{window}, {call.node.attrs['divisor']}.0f, {{x0}}, {{to}});"
@@ -62,11 +64,13 @@ class Emitter:
         return name
 
     def value(self, value: Value) -> str:
+        """An ``lb_value``; returns its name."""
         name = f"{self.prefix}_value"
         self.definitions.append(f"static const lb_value {name} = {value.literal};\n")
         return name
 
     def window(self, window: Window, x: ValueType, role: str = "window") -> str:
+        """A window over an image of type ``x``; returns its name."""
         size = x.shape[1:]
         return self.struct(
             "lb_window",
@@ -81,12 +85,15 @@ class Emitter:
         )
 
     def product(self, call: Call) -> str:
+        """A linear layer or a convolution with what it takes in."""
         x, node = call.reads[0], call.node
         constant = self.program.constant(node, "weight")
         assert constant.code is not None
         codes = constant.codes().astype(np.int64)
         # patches are channels-last: a kernel's taps are outermost; of a flattened image, its pixels
-        rows = np.moveaxis(codes.reshape(len(codes), *(x.order if node.op == "linear" else (codes.shape[1], -1))), 1, -1).reshape(len(codes), -1)
+        rows = np.moveaxis(codes.reshape(len(codes), *(x.order if node.op == "linear" else (codes.shape[1], -1))), 1, -1).reshape(
+            len(codes), -1
+        )
         acts, weights = algebra.activations(x.type, x.form), algebra.weights(rows, constant.code, x.form)
         padded = node.op == "conv2d" and any(node.attrs["padding"])
         planes = (len(acts.coefs) if x.form == "planes" else 1) + (pad := int(padded and acts.pad_coef != 0))
@@ -129,6 +136,7 @@ class Emitter:
         return f"{function}(&{name}, {{x0}}, {{to}}{', {scratch}' if node.op == 'conv2d' else ''});"
 
     def stage_on_value(self, call: Call) -> str:
+        """A chain or a threshold on a stored value or on the input."""
         x, node = call.reads[0], call.node
         finish, stage = self.stage(node, call.makes, None, floats=x.form == "f32")
         channels, pixels = x.order
@@ -166,6 +174,7 @@ class Emitter:
         return "lb_chain_to_codes", "&" + self.struct("lb_stage", "stage", **fields)
 
     def threshold(self, node: Node, out: Value, bias: NDArray[np.int64] | None) -> str:
+        """The stage of a threshold; returns its name."""
         assert out.type.code is not None
         reach = self.program.constant(node, "thresholds").data.astype(np.int64)
         if bias is not None:
@@ -184,9 +193,8 @@ class Emitter:
         )
 
 
-def _pair(numbers: object) -> str:
-    first, second = numbers  # type: ignore[misc]
-    return f"{{{first}, {second}}}"
+def _pair(numbers: Sequence[int]) -> str:
+    return f"{{{numbers[0]}, {numbers[1]}}}"
 
 
 def _list(numbers: tuple[int, ...]) -> str:

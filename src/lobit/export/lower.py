@@ -176,5 +176,3 @@ class _Lowering:
 
 def _order(shape: tuple[int, ...]) -> tuple[int, int]:
     return shape[0], math.prod(shape[1:])
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lobit.export.lower import Program
 from lobit.export.source import C_TYPES, Source, codes_entry, codes_type, input_names, output_names
@@ -40,7 +41,7 @@ MACHINE_m3 = mps2-an385
 MACHINE_m4 = mps2-an386
 # With OBSERVE= the test compares outputs alone, so that the counts are those of the network.
 OBSERVE ?= -DLB_OBSERVE
-BOARD_FLAGS = $(FLAGS) -mthumb $(ARM_CPU_$(BOARD)) -ffreestanding -fno-tree-loop-distribute-patterns -I.
+BOARD_FLAGS = $(FLAGS) -mthumb $(ARM_CPU_$(BOARD)) -fno-tree-loop-distribute-patterns -I.
 QEMU ?= qemu-system-arm
 
 .PHONY: all test board board-test size clean
@@ -136,9 +137,8 @@ def _pixels_are_codes(program: Program) -> bool:
     return bool(np.array_equal(np.clip(np.rint(x), 0, PIXEL_LEVELS), np.repeat(np.arange(PIXEL_LEVELS + 1)[:, None], channels, axis=1)))
 
 
-def _apply(step: Step, x: np.ndarray, constant: np.ndarray | None) -> np.ndarray:  # type: ignore[type-arg]
-    if step.op == "round":
+def _apply(step: Step, x: NDArray[np.float32], constant: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    if constant is None:
         return np.rint(x)
     functions = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum}
-    result: np.ndarray = functions[step.op](x, constant)  # type: ignore[type-arg]
-    return result
+    return np.asarray(functions[step.op](x, constant), np.float32)

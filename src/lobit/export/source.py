@@ -33,11 +33,19 @@ def make_source(program: Program, name: str) -> Source:
     lines = []
     for index, (call, template) in enumerate(zip(program.calls, templates, strict=True)):
         names = {f"x{i}": _address(program, x) for i, x in enumerate(call.reads)}
-        line = template.format(**names, to=_address(program, call.makes), scratch=f"arena + {scratch[index].offset if index in scratch else 0}")
+        line = template.format(
+            **names, to=_address(program, call.makes), scratch=f"arena + {scratch[index].offset if index in scratch else 0}"
+        )
         lines.append(f"    {line}\n    SEEN({index}, {_address(program, call.makes)});\n")
     entry = codes_entry(program)
     writer = _Writer(program, name, lines, entry)
-    return Source(writer.header(4 * max(words, 1)), writer.body(emitter.definitions), 4 * max(words, 1), sum(emitter.flash.values()), entry and entry.makes)
+    return Source(
+        writer.header(4 * max(words, 1)),
+        writer.body(emitter.definitions),
+        4 * max(words, 1),
+        sum(emitter.flash.values()),
+        entry.makes if entry else None,
+    )
 
 
 def codes_entry(program: Program) -> Call | None:

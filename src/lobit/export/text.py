@@ -9,12 +9,9 @@ from numpy.typing import NDArray
 
 from lobit.errors import ConfigError
 
-PER_LINE = {"u4": 10, "i4": 12, "i1": 24, "u1": 24, "f4": 6}
-TYPES = {"u4": "uint32_t", "i4": "int32_t", "i1": "int8_t", "u1": "uint8_t", "f4": "float"}
-KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int long register restrict return short signed "
-    "sizeof static struct switch typedef union unsigned void volatile while main".split()
-)
+PER_LINE = {"u4": 10, "i4": 12, "i2": 16, "i1": 24, "u1": 24, "f4": 6}
+TYPES = {"u4": "uint32_t", "i4": "int32_t", "i2": "int16_t", "i1": "int8_t", "u1": "uint8_t", "f4": "float"}
+KEYWORDS = frozenset(["auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "main"])  # fmt: skip
 
 
 def comment(name: str) -> str:
@@ -30,7 +27,12 @@ def check_identifier(name: str) -> str:
     ConfigError
         Unless it has 1 to 40 lower-case letters, digits and underscores, begins with a letter, and is free in C.
     """
-    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or name in KEYWORDS or name.startswith(("lb_", "lobit")):
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name)
+        or name in KEYWORDS
+        or name.startswith(("lb_", "lobit"))
+    ):
         raise ConfigError(
             f"the name is {name!r}; it begins C identifiers, so it needs 1 to 40 lower-case letters, digits and underscores, a letter first, "
             "and must be no C keyword and not begin with lb_ or lobit"

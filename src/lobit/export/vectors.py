@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lobit.export.lower import Program
 from lobit.export.source import C_TYPES, codes_entry, codes_type, input_names, output_names
 from lobit.export.text import array, comment
+from lobit.export.values import Value
 from lobit.runtime import Session
 
 Arrays = Sequence[NDArray[np.float32]]
@@ -40,12 +41,16 @@ def make_test(program: Program, name: str, inputs: Arrays) -> tuple[str, int]:
         definitions.append(array(f"the_{argument}", flat.view("<u4") if value.type.kind == "f32" else flat))
     entry = codes_entry(program)
     if entry is not None:
-        codes = values[entry.makes.name] if entry.makes.name in values else session.run_values(list(inputs), [entry.makes.name])[entry.makes.name]
+        codes = (
+            values[entry.makes.name]
+            if entry.makes.name in values
+            else session.run_values(list(inputs), [entry.makes.name])[entry.makes.name]
+        )
         definitions.append(array("the_codes", codes.reshape(samples, -1).astype("u1" if codes_type(entry.makes) == "uint8_t" else "i1")))
     return _text(program, name, samples, "".join(definitions), "".join(rows)), len(seen)
 
 
-def _bytes(value: Any) -> int:
+def _bytes(value: Value) -> int:
     return value.elements if value.form == "bytes" else 4 * value.words
 
 
