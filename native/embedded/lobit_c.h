@@ -40,7 +40,7 @@ typedef struct {
     int each; /* 1: a constant for each channel, 0: one for all, and -1: none */
 } lb_step;
 
-/* What becomes of a row of sums (or of the bits of floats): thresholds or steps, then codes, floats or sums. */
+/* What becomes of a row of sums (as words, modulo 2^32) or of the bits of floats: thresholds or steps, then codes, floats or sums. */
 typedef struct {
     lb_value out;
     uint8_t floats;           /* the row holds the bits of floats */
@@ -52,13 +52,13 @@ typedef struct {
     int32_t low, high, level; /* chain to codes: bounds of the rounded value, and the level of the lower one */
 } lb_stage;
 
-typedef void lb_finish(const lb_stage *stage, lb_cursor *to, const int32_t *row, int c, int n);
+typedef void lb_finish(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n);
 lb_finish lb_threshold, lb_chain_to_codes, lb_chain_to_sign, lb_chain_to_floats, lb_store;
 
 /* A convolution or a linear layer. With x = sum_i x_coef[i] * plane_i + b and w = sum_j w_coef[j] * plane_j + w_base,
  *   sum x w = sum_ij x_coef[i] * w_coef[j] * popcount(x_i & w_j) + w_base * sum_i x_coef[i] * popcount(x_i) + bias. */
 typedef struct lb_product {
-    void (*sums)(const struct lb_product *p, const uint32_t *x, int planes, int o, int n, int32_t *sums);
+    void (*sums)(const struct lb_product *p, const uint32_t *x, int planes, int o, int n, uint32_t *sums);
     lb_finish *finish;
     const lb_stage *stage;
     const void *weights;                    /* planes: words (output, plane, word); bytes: int8 (output, 4 * words) */
@@ -74,8 +74,8 @@ typedef struct lb_product {
     uint8_t fill; /* field that stands outside the image */
 } lb_product;
 
-void lb_sums_planes(const lb_product *p, const uint32_t *x, int planes, int o, int n, int32_t *sums);
-void lb_sums_bytes(const lb_product *p, const uint32_t *x, int planes, int o, int n, int32_t *sums);
+void lb_sums_planes(const lb_product *p, const uint32_t *x, int planes, int o, int n, uint32_t *sums);
+void lb_sums_bytes(const lb_product *p, const uint32_t *x, int planes, int o, int n, uint32_t *sums);
 
 void lb_linear(const lb_product *p, const uint32_t *x, uint32_t *to);
 /* scratch: (bits + pad_plane) * words for a patch, then `outputs` words where there is a pool. */

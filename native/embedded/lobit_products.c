@@ -59,25 +59,42 @@ static uint32_t count_and(const uint32_t *x, const uint32_t *w, int32_t words) {
     return total;
 }
 
-/* popcount(x0 & w) + 2 * popcount(x1 & w): nibbles up to 4 + 8, bytes up to 24, ten words at a time. */
-static uint32_t count_two(const uint32_t *x0, const uint32_t *x1, const uint32_t *w, int32_t words) {
-    uint32_t total = 0, ones = 0x55555555u, pairs = 0x33333333u, nibbles = 0x0f0f0f0fu;
+/* sums[k] += coef * sum_j w_coef[j] * popcount(x & w_kj), for n outputs whose planes follow each other. */
+static void add_plane(const lb_product *p, const uint32_t *x, const uint32_t *w, uint32_t coef, int n, uint32_t *sums) {
+    int32_t words = p->words;
+    const int16_t *end = p->w_coef + p->w_bits;
+    for (; n; n--, sums++) {
+        for (const int16_t *w_coef = p->w_coef; w_coef != end; w_coef++, w += words)
+            *sums += coef * (uint32_t)*w_coef * count_and(x, w, words);
+    }
+}
+
+/* The same for x0 + 2 * x1: nibbles up to 4 + 8 and bytes up to 24, so ten words at a time. */
+static void add_two_planes(const lb_product *p, const uint32_t *x0, const uint32_t *x1, const uint32_t *w, uint32_t coef, int n,
+                           uint32_t *sums) {
+    uint32_t ones = 0x55555555u, pairs = 0x33333333u, nibbles = 0x0f0f0f0fu;
+    const int16_t *w_end = p->w_coef + p->w_bits;
     IN_REGISTER(ones);
     IN_REGISTER(pairs);
     IN_REGISTER(nibbles);
-    do {
-        uint32_t bytes = 0;
-        const uint32_t *end = w + (words < 10 ? words : 10);
-        words -= (int32_t)(end - w);
-        while (w != end) {
-            uint32_t a = *x0++ & *w, b = *x1++ & *w++;
-            a = COUNT(a);
-            a += 2 * COUNT(b);
-            bytes += (nibbles & a) + (nibbles & (a >> 4));
+    for (; n; n--, sums++) {
+        for (const int16_t *w_coef = p->w_coef; w_coef != w_end; w_coef++) {
+            const uint32_t *from0 = x0, *from1 = x1;
+            uint32_t count = 0;
+            for (int32_t left = p->words; left > 0; left -= 10) {
+                uint32_t bytes = 0;
+                const uint32_t *end = w + (left < 10 ? left : 10);
+                do {
+                    uint32_t a = *from0++ & *w, b = *from1++ & *w++;
+                    a = COUNT(a);
+                    a += 2 * COUNT(b);
+                    bytes += (nibbles & a) + (nibbles & (a >> 4));
+                } while (w != end);
+                count += sum_of_bytes(bytes);
+            }
+            *sums += coef * (uint32_t)*w_coef * count;
         }
-        total += sum_of_bytes(bytes);
-    } while (words);
-    return total;
+    }
 }
 
 /* w_base * sum of x, without what x has beyond its planes. */
@@ -94,25 +111,25 @@ static uint32_t shared_term(const lb_product *p, const uint32_t *x, int planes) 
     return total * (uint32_t)p->w_base;
 }
 
-void lb_sums_planes(const lb_product *p, const uint32_t *x, int planes, int o, int n, int32_t *sums) {
+/* What all outputs of a patch begin with. */
+static void begin(const lb_product *p, uint32_t shared, int o, int n, uint32_t *sums) {
+    for (int k = 0; k < n; k++) sums[k] = shared;
+    if (p->bias)
+        for (int k = 0; k < n; k++) sums[k] += (uint32_t)p->bias[o + k];
+}
+
+void lb_sums_planes(const lb_product *p, const uint32_t *x, int planes, int o, int n, uint32_t *sums) {
     const uint32_t *w = (const uint32_t *)p->weights + (uint32_t)o * p->w_bits * (uint32_t)p->words;
-    uint32_t shared = shared_term(p, x, planes), stride = p->window ? (uint32_t)p->words : p->x.plane_words;
-    for (int k = 0; k < n; k++) {
-        uint32_t sum = shared + (p->bias ? (uint32_t)p->bias[o + k] : 0);
-        for (int j = 0; j < p->w_bits; j++, w += p->words) {
-            const uint32_t *plane = x;
-            uint32_t by_plane = 0;
-            for (int i = 0; i < planes; i++, plane += stride) {
-                if (i + 1 < planes && p->x_coef[i + 1] == 2 * p->x_coef[i]) {
-                    by_plane += (uint32_t)p->x_coef[i] * count_two(plane, plane + stride, w, p->words);
-                    plane += stride, i++;
-                } else {
-                    by_plane += (uint32_t)p->x_coef[i] * count_and(plane, w, p->words);
-                }
-            }
-            sum += (uint32_t)p->w_coef[j] * by_plane;
+    uint32_t stride = p->window ? (uint32_t)p->words : p->x.plane_words;
+    begin(p, shared_term(p, x, planes), o, n, sums);
+    for (int i = 0; i < planes; i++, x += stride) {
+        uint32_t coef = (uint32_t)p->x_coef[i];
+        if (i + 1 < planes && p->x_coef[i + 1] == 2 * p->x_coef[i]) {
+            add_two_planes(p, x, x + stride, w, coef, n, sums);
+            x += stride, i++;
+        } else {
+            add_plane(p, x, w, coef, n, sums);
         }
-        sums[k] = lb_signed(sum);
     }
 }
 
@@ -136,16 +153,17 @@ static inline uint32_t dot_bytes(const uint8_t *x, const int8_t *w, int32_t n) {
     return sum;
 }
 
-void lb_sums_bytes(const lb_product *p, const uint32_t *x, int planes, int o, int n, int32_t *sums) {
+void lb_sums_bytes(const lb_product *p, const uint32_t *x, int planes, int o, int n, uint32_t *sums) {
     const int8_t *w = (const int8_t *)p->weights + o * p->words * 4;
-    uint32_t shared = shared_term(p, x, planes), coef = (uint32_t)p->x_coef[0] * (uint32_t)p->w_coef[0];
-    for (int k = 0; k < n; k++, w += p->words * 4)
-        sums[k] = lb_signed(shared + (p->bias ? (uint32_t)p->bias[o + k] : 0) + coef * dot_bytes((const uint8_t *)x, w, p->inputs));
+    uint32_t coef = (uint32_t)p->x_coef[0] * (uint32_t)p->w_coef[0];
+    int32_t inputs = p->inputs, row = p->words * 4;
+    begin(p, shared_term(p, x, planes), o, n, sums);
+    for (int k = 0; k < n; k++, w += row) sums[k] += coef * dot_bytes((const uint8_t *)x, w, inputs);
 }
 
 void lb_linear(const lb_product *p, const uint32_t *x, uint32_t *to) {
     lb_cursor cursor = {to, 0};
-    int32_t sums[LB_BLOCK];
+    uint32_t sums[LB_BLOCK];
     for (int32_t o = 0; o < p->outputs; o += LB_BLOCK) {
         int n = p->outputs - o < LB_BLOCK ? (int)(p->outputs - o) : LB_BLOCK;
         p->sums(p, x, p->x.bits, (int)o, n, sums);
@@ -211,7 +229,8 @@ static int patch(const lb_product *p, const uint32_t *x, uint32_t *to, int32_t o
 
 void lb_conv2d(const lb_product *p, const uint32_t *x, uint32_t *to, uint32_t *scratch) {
     lb_cursor cursor = {to, 0};
-    int32_t sums[LB_BLOCK], per = p->outputs / p->groups;
+    uint32_t sums[LB_BLOCK];
+    int32_t per = p->outputs / p->groups;
     for (int32_t out = 0; out < p->window->out[0] * p->window->out[1]; out++) {
         for (int32_t group = 0; group < p->groups; group++) {
             int planes = patch(p, x, scratch, out / p->window->out[1], out % p->window->out[1], group);
@@ -225,26 +244,27 @@ void lb_conv2d(const lb_product *p, const uint32_t *x, uint32_t *to, uint32_t *s
 }
 
 /* The sums of one position, each kept where it is the largest so far. */
-static void largest(const lb_product *p, const uint32_t *x, uint32_t *scratch, int32_t *best, int32_t oy, int32_t ox) {
-    int32_t sums[LB_BLOCK], per = p->outputs / p->groups;
+static void largest(const lb_product *p, const uint32_t *x, uint32_t *scratch, uint32_t *best, int32_t oy, int32_t ox) {
+    uint32_t sums[LB_BLOCK];
+    int32_t per = p->outputs / p->groups;
     for (int32_t group = 0; group < p->groups; group++) {
         int planes = patch(p, x, scratch, oy, ox, group);
         for (int32_t k = 0; k < per; k += LB_BLOCK) {
             int n = per - k < LB_BLOCK ? (int)(per - k) : LB_BLOCK;
-            int32_t *to = best + group * per + k;
+            uint32_t *to = best + group * per + k;
             p->sums(p, scratch, planes, (int)(group * per + k), n, sums);
             for (int i = 0; i < n; i++)
-                if (sums[i] > to[i]) to[i] = sums[i];
+                if (lb_signed(sums[i]) > lb_signed(to[i])) to[i] = sums[i];
         }
     }
 }
 
 void lb_conv2d_pooled(const lb_product *p, const uint32_t *x, uint32_t *to, uint32_t *scratch) {
     const lb_window *pool = p->pool;
-    int32_t *best = (int32_t *)(scratch + (p->x.kind == LB_BYTES ? 1 : p->x.bits + p->pad_plane) * p->words);
+    uint32_t *best = scratch + (p->x.kind == LB_BYTES ? 1 : p->x.bits + p->pad_plane) * p->words;
     lb_cursor cursor = {to, 0};
     for (int32_t out = 0; out < pool->out[0] * pool->out[1]; out++) {
-        for (int32_t o = 0; o < p->outputs; o++) best[o] = INT32_MIN;
+        for (int32_t o = 0; o < p->outputs; o++) best[o] = 0x80000000u;
         for (int32_t i = 0; i < pool->kernel[0]; i++) {
             for (int32_t j = 0; j < pool->kernel[1]; j++) {
                 int32_t y = out / pool->out[1] * pool->stride[0] + pool->start[0] + i * pool->dilation[0];

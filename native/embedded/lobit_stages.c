@@ -22,11 +22,11 @@ static int32_t rounded(float x, int32_t low, int32_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
-static void run_steps(const lb_stage *stage, float *x, const int32_t *row, int c, int n) {
+static void run_steps(const lb_stage *stage, float *x, const uint32_t *row, int c, int n) {
     if (stage->floats)
-        for (int i = 0; i < n; i++) x[i] = lb_as_float((uint32_t)row[i]);
+        for (int i = 0; i < n; i++) x[i] = lb_as_float(row[i]);
     else
-        for (int i = 0; i < n; i++) x[i] = (float)row[i];
+        for (int i = 0; i < n; i++) x[i] = (float)lb_signed(row[i]);
     for (int s = 0; s < stage->count; s++) {
         const lb_step *step = stage->steps + s;
         step->apply(x, step->each == 1 ? step->constant + c : step->constant, step->each, n);
@@ -61,18 +61,18 @@ void lb_round(float *x, const float *constant, int each, int n) {
     }
 }
 
-void lb_store(const lb_stage *stage, lb_cursor *to, const int32_t *row, int c, int n) {
+void lb_store(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
     (void)stage, (void)c;
-    for (int i = 0; i < n; i++) to->to[to->at++] = (uint32_t)row[i];
+    for (int i = 0; i < n; i++) to->to[to->at++] = row[i];
 }
 
-void lb_chain_to_floats(const lb_stage *stage, lb_cursor *to, const int32_t *row, int c, int n) {
+void lb_chain_to_floats(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
     float x[LB_BLOCK];
     run_steps(stage, x, row, c, n);
     for (int i = 0; i < n; i++) to->to[to->at++] = lb_as_word(x[i]);
 }
 
-void lb_chain_to_codes(const lb_stage *stage, lb_cursor *to, const int32_t *row, int c, int n) {
+void lb_chain_to_codes(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
     float x[LB_BLOCK];
     uint8_t levels[LB_BLOCK];
     run_steps(stage, x, row, c, n);
@@ -80,7 +80,7 @@ void lb_chain_to_codes(const lb_stage *stage, lb_cursor *to, const int32_t *row,
     lb_put_levels(&stage->out, to, levels, n);
 }
 
-void lb_chain_to_sign(const lb_stage *stage, lb_cursor *to, const int32_t *row, int c, int n) {
+void lb_chain_to_sign(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
     float x[LB_BLOCK];
     uint8_t levels[LB_BLOCK];
     run_steps(stage, x, row, c, n);
@@ -88,12 +88,13 @@ void lb_chain_to_sign(const lb_stage *stage, lb_cursor *to, const int32_t *row, 
     lb_put_levels(&stage->out, to, levels, n);
 }
 
-void lb_threshold(const lb_stage *stage, lb_cursor *to, const int32_t *row, int c, int n) {
+void lb_threshold(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
     const int32_t *reach = stage->reach + c * stage->count;
     uint8_t levels[LB_BLOCK];
     for (int i = 0; i < n; i++, c++) {
+        int32_t sum = lb_signed(row[i]);
         int level = stage->first, falls = (int)(stage->falls[c / 32] >> c % 32 & 1);
-        for (int j = 0; j < stage->count; j++, reach++) level += falls ? row[i] <= *reach : row[i] >= *reach;
+        for (int j = 0; j < stage->count; j++, reach++) level += falls ? sum <= *reach : sum >= *reach;
         levels[i] = (uint8_t)level;
     }
     lb_put_levels(&stage->out, to, levels, n);
@@ -102,13 +103,13 @@ void lb_threshold(const lb_stage *stage, lb_cursor *to, const int32_t *row, int 
 void lb_run_stage(lb_finish *finish, const lb_stage *stage, const lb_value *in, const uint32_t *x, uint32_t *to, int32_t channels,
                   int32_t pixels) {
     lb_cursor cursor = {to, 0};
-    int32_t row[LB_BLOCK];
+    uint32_t row[LB_BLOCK];
     uint32_t at = 0;
     for (int32_t p = 0; p < pixels; p++) {
         for (int32_t c = 0; c < channels; c += LB_BLOCK) {
             int n = channels - c < LB_BLOCK ? (int)(channels - c) : LB_BLOCK;
             for (int i = 0; i < n; i++, at++)
-                row[i] = in->kind >= LB_SUMS ? lb_signed(x[at]) : in->base + in->spacing * lb_level(in, x, at);
+                row[i] = in->kind >= LB_SUMS ? x[at] : (uint32_t)(in->base + in->spacing * lb_level(in, x, at));
             finish(stage, &cursor, row, (int)c, n);
         }
     }
@@ -116,11 +117,11 @@ void lb_run_stage(lb_finish *finish, const lb_stage *stage, const lb_value *in, 
 
 void lb_run_input(lb_finish *finish, const lb_stage *stage, const float *x, uint32_t *to, int32_t channels, int32_t pixels) {
     lb_cursor cursor = {to, 0};
-    int32_t row[LB_BLOCK];
+    uint32_t row[LB_BLOCK];
     for (int32_t p = 0; p < pixels; p++) {
         for (int32_t c = 0; c < channels; c += LB_BLOCK) {
             int n = channels - c < LB_BLOCK ? (int)(channels - c) : LB_BLOCK;
-            for (int i = 0; i < n; i++) row[i] = lb_signed(lb_as_word(x[(c + i) * pixels + p]));
+            for (int i = 0; i < n; i++) row[i] = lb_as_word(x[(c + i) * pixels + p]);
             finish(stage, &cursor, row, (int)c, n);
         }
     }

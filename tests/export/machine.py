@@ -35,14 +35,18 @@ def need(*tools: str) -> None:
 def run(*command: object, stdin: bytes = b"") -> bytes:
     """Output of a command that must succeed."""
     done = subprocess.run([str(word) for word in command], input=stdin, capture_output=True, check=False, timeout=300)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:].decode(errors='replace')}\n{done.stderr[-4000:].decode(errors='replace')}"
+    assert done.returncode == 0, (
+        f"{command}\n{done.stdout[-2000:].decode(errors='replace')}\n{done.stderr[-4000:].decode(errors='replace')}"
+    )
     return done.stdout
 
 
 class Program:
     """Several graphs as C in one program."""
 
-    def __init__(self, folder: Path, graphs: Sequence[Graph], compiler: str = "gcc", flags: Sequence[str] = ("-O1",), emulator: str = "") -> None:
+    def __init__(
+        self, folder: Path, graphs: Sequence[Graph], compiler: str = "gcc", flags: Sequence[str] = ("-O1",), emulator: str = ""
+    ) -> None:
         self.graphs = list(graphs)
         self.emulator = [emulator] if emulator else []
         objects = loops(folder, compiler, flags)

@@ -10,7 +10,14 @@ from lobit.bits import Alphabet, CodeType
 from lobit.format import Graph
 from tests.runtime.nets import INPUT_CODES, WEIGHT_CODES, Net
 
-THRESHOLD_CODES = [CodeType("unsigned", 1), CodeType("unsigned", 2), CodeType("odd", 1), CodeType("odd", 2), CodeType("signed", 2), CodeType("ternary", 2)]
+THRESHOLD_CODES = [
+    CodeType("unsigned", 1),
+    CodeType("unsigned", 2),
+    CodeType("odd", 1),
+    CodeType("odd", 2),
+    CodeType("signed", 2),
+    CodeType("ternary", 2),
+]
 Rng = np.random.Generator
 
 
@@ -28,7 +35,9 @@ def window(rng: Rng, size: tuple[int, ...]) -> dict[str, Any]:
         kernel, stride, dilation = (rng.integers(1, n, 2) for n in (5, 4, 3))
         padding = rng.integers(0, 3, 4)
         if all(size[a] + padding[a] + padding[a + 2] > dilation[a] * (kernel[a] - 1) for a in (0, 1)):
-            return {key: value.tolist() for key, value in (("kernel", kernel), ("stride", stride), ("padding", padding), ("dilation", dilation))}
+            return {
+                key: value.tolist() for key, value in (("kernel", kernel), ("stride", stride), ("padding", padding), ("dilation", dilation))
+            }
 
 
 def layer(seed: int) -> tuple[Graph, np.ndarray[Any, Any]]:
@@ -47,7 +56,9 @@ def layer(seed: int) -> tuple[Graph, np.ndarray[Any, Any]]:
         kernel = settings.pop("kernel")
         net = Net(seed, x=(channels, *size))
         outputs = groups * int(rng.integers(1, max(2, 40 // groups)))
-        net.conv(net.codes("x", code, zero_of(rng, code)), net.weight(weight, outputs, channels // groups, *kernel), groups=groups, **settings)
+        net.conv(
+            net.codes("x", code, zero_of(rng, code)), net.weight(weight, outputs, channels // groups, *kernel), groups=groups, **settings
+        )
     return net.graph(), net.data(3, scale=code.hi)
 
 
@@ -90,7 +101,9 @@ class Builder:
         return np.where(np.abs(values) < 0.05, 1.0, values)
 
     def steps(self, channels: int) -> list[Any]:
-        steps: list[Any] = [(pick(self.rng, ["add", "sub", "mul", "div", "max", "min"]), self.operand(channels)) for _ in range(self.rng.integers(0, 4))]
+        steps: list[Any] = [
+            (pick(self.rng, ["add", "sub", "mul", "div", "max", "min"]), self.operand(channels)) for _ in range(self.rng.integers(0, 4))
+        ]
         if self.rng.random() < 0.3:
             steps.append("round")
         return steps

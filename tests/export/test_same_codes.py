@@ -77,7 +77,28 @@ def test_every_pair_of_alphabets_at_its_extreme_sums(tmp_path: Path) -> None:
     check(tmp_path, cases, "gcc", SANITIZED)
 
 
-SPECIAL = [0.0, -0.0, 0.5, -0.5, 1.5, 2.5, -2.5, 0.49999997, 0.50000006, -0.3, 1e-45, -1e-45, 8388607.5, 8388608.0, -8388609.0, 4194303.75, 3e38, -3e38, 127.5, 128.5]
+SPECIAL = [
+    0.0,
+    -0.0,
+    0.5,
+    -0.5,
+    1.5,
+    2.5,
+    -2.5,
+    0.49999997,
+    0.50000006,
+    -0.3,
+    1e-45,
+    -1e-45,
+    8388607.5,
+    8388608.0,
+    -8388609.0,
+    4194303.75,
+    3e38,
+    -3e38,
+    127.5,
+    128.5,
+]
 
 
 @pytest.mark.parametrize("code", [None, *INPUT_CODES], ids=str)
