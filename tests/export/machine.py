@@ -65,12 +65,10 @@ class Program:
         graph, batch = self.graphs[index], len(inputs[0])
         stdin = b"".join(np.ascontiguousarray(x[sample]).tobytes() for sample in range(batch) for x in inputs)
         data = run(*self.emulator, self.path, index, batch, int(codes), stdin=stdin)
-        outputs = []
         record = np.dtype([(f"v{i}", DTYPES[kind.kind], kind.shape) for i, kind in enumerate(graph.types[name] for name in graph.outputs)])
         rows = np.frombuffer(data, record)
         assert len(rows) == batch
-        outputs = [rows[field] for field in record.names or ()]
-        return outputs
+        return [rows[field] for field in record.names or ()]
 
 
 def loops(folder: Path, compiler: str, flags: Sequence[str]) -> list[Path]:

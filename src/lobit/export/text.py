@@ -16,7 +16,7 @@ KEYWORDS = frozenset(["auto", "break", "case", "char", "const", "continue", "def
 
 def comment(name: str) -> str:
     """A name for a comment: nothing that could close it, splice lines or spell a trigraph."""
-    return re.sub(r"[^A-Za-z0-9_., +-]", "_", name)[:80]
+    return re.sub(r"[^A-Za-z0-9_., ()+-]", "_", name)[:80]
 
 
 def check_identifier(name: str) -> str:
