@@ -11,7 +11,7 @@ LOGS := build/logs
 ENVIRONMENT := $(VENV)/.lobit-environment
 NATIVE := $(VENV)/.lobit-native
 NATIVE_TESTS := build/native
-NATIVE_SOURCES := CMakeLists.txt $(shell find native -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.txt' -o -name '*.cmake' \))
+NATIVE_SOURCES := CMakeLists.txt $(shell find native -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.txt' -o -name '*.cmake' -o -name '*.map' \))
 # An environment belongs to one place, and to the interpreter that was asked for: a moved or copied clone gets its own.
 PLACE := $(VENV)/.lobit-place
 INTERPRETER := $(VENV)/.lobit-python
@@ -26,14 +26,15 @@ endif
 endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-.PHONY: help demo test setup native-test lint format wheel bench clean preflight
+.PHONY: help demo test setup native-test lint format wheel bench docs pages clean preflight
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train, export and run small nets on handwritten digits; writes lobit-demo/"
 	@echo "make test    all tests: Python, native, doctests"
 	@echo "make lint    ruff, mypy, import rules, clang-format    make format  lay out the code"
-	@echo "make wheel   a wheel in dist/                          make bench   latency beside the peers"
+	@echo "make wheel   a manylinux x86-64 wheel in dist/         make bench   latency beside the peers"
+	@echo "make docs    the documents, in build/site            make pages   what they show of the code"
 	@echo "make setup   .venv alone                               make clean   remove what was built"
 
 demo: setup
@@ -81,12 +82,23 @@ format: setup
 	$(BIN)/ruff format .
 	find native -name '*.[ch]' -o -name '*.cpp' | xargs $(BIN)/clang-format -i
 
-wheel: setup
-	@sh scripts/step "Building a wheel" "about a minute" $(LOGS)/wheel.log $(PIP) wheel --no-deps --no-build-isolation -w dist .
+wheel: preflight
+	@sh scripts/step "Building a manylinux wheel" "about a minute" $(LOGS)/wheel.log sh scripts/wheel "$(PYTHON)" dist
 	@ls dist/*.whl
 
 bench: setup
 	$(BIN)/python -m benchmarks.mlp
+
+# Pages and pictures that are made from other things; tests say when they are stale.
+pages: setup
+	$(BIN)/python -m scripts.command_page
+	$(BIN)/python -m scripts.kernel_page
+	$(BIN)/python -m scripts.concepts_figure
+	$(BIN)/python -m scripts.readme_figure
+
+docs: setup
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist lobit-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

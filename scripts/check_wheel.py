@@ -1,6 +1,8 @@
-"""Check an installed wheel: bare import, then every golden file loads, explains itself and gives its stored outputs, all without torch.
+"""Check an installed wheel, all without torch: bare import, every golden file gives its stored outputs, the doctor finds nothing broken.
 
-usage: python scripts/check_wheel.py tests/golden      (with the Python of an environment that has lobit, numpy and safetensors alone)
+usage: python scripts/check_wheel.py tests/golden [--generic]      (with the Python of an environment that has lobit, numpy and safetensors alone)
+
+``--generic`` expects a build with the scalar kernels alone.
 """
 
 from __future__ import annotations
@@ -40,6 +42,18 @@ def check_missing_extra() -> None:
         sys.exit("lobit.quantize_ loads without torch: this environment proves nothing")
 
 
+def check_vector_kernels() -> None:
+    """The vector kernels run wherever Linux lists what they need: a build must not lose the detection of the processor."""
+    from lobit.runtime import isas
+
+    listed = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    flags = set(next((line.partition(":")[2] for line in listed.splitlines() if line.startswith("flags")), "").split())
+    needs = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512vl", "avx512dq"}}
+    lost = [isa for isa, wanted in needs.items() if wanted <= flags and isa not in isas()]
+    if lost:
+        sys.exit(f"this processor has {', '.join(lost)}, but lobit finds {', '.join(isas())} alone")
+
+
 def check_golden(path: Path) -> None:
     """A file of the tests gives, bit for bit, the outputs stored beside it, with every instruction set of this machine."""
     import lobit
@@ -49,18 +63,37 @@ def check_golden(path: Path) -> None:
     for isa in isas():
         session = lobit.load(path, isa=isa)
         np.testing.assert_array_equal(session(stored["x"]), stored["y"])
-    print(f"{path.name}: {len(stored['x'])} samples equal to the stored outputs with {', '.join(isas())}\n{session.explain()}")
+    print(
+        f"{path.name}: {len(stored['x'])} samples equal to the stored outputs with {', '.join(isas())}\n{session.explain()}\n{lobit.summary(path)}"
+    )
+
+
+def check_doctor() -> None:
+    """The doctor needs nothing but lobit itself, and finds nothing broken."""
+    from lobit.report.doctor import diagnose
+
+    found = diagnose()
+    print(found)
+    if not found.ok:
+        sys.exit("the doctor finds something broken")
 
 
 def main() -> None:
     """Run from the command line."""
+    from lobit.runtime import isas
+
     files = sorted(Path(sys.argv[1]).glob("*.lobit"))
     if not files:
         sys.exit(f"no .lobit file in {sys.argv[1]}")
     check_import()
     check_missing_extra()
+    if "--generic" not in sys.argv:
+        check_vector_kernels()
+    elif isas() != ("scalar",):
+        sys.exit(f"a generic build has the scalar kernels alone, not {', '.join(isas())}")
     for path in files:
         check_golden(path)
+    check_doctor()
     if "torch" in sys.modules:
         sys.exit("running a packed file imported torch")
 

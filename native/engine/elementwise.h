@@ -82,7 +82,7 @@ typedef struct {
 } lb_elementwise;
 
 extern const lb_elementwise lb_elementwise_scalar;
-#ifdef __x86_64__
+#if defined(LOBIT_X86)
 extern const lb_elementwise lb_elementwise_avx2, lb_elementwise_avx512;
 #endif
 const lb_elementwise *lb_elementwise_for(lb_isa isa);

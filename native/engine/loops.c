@@ -9,7 +9,7 @@ const lb_loop lb_loops[] = {
     LOOP(stage, scalar, LB_SCALAR),     LOOP(max_pool, scalar, LB_SCALAR),  LOOP(avg_pool, scalar, LB_SCALAR),
     LOOP(add, scalar, LB_SCALAR),       LOOP(pack, scalar, LB_SCALAR),      LOOP(float_product, scalar, LB_SCALAR),
     LOOP(transpose, scalar, LB_SCALAR), LOOP(copy, scalar, LB_SCALAR),
-#if defined(__x86_64__)
+#if defined(LOBIT_X86)
     LOOP(stage, avx2, LB_AVX2),         LOOP(stage, avx512, LB_AVX512),     LOOP(max_pool, avx2, LB_AVX2),
     LOOP(max_pool, avx512, LB_AVX512),  LOOP(avg_pool, avx2, LB_AVX2),      LOOP(avg_pool, avx512, LB_AVX512),
     LOOP(add, avx2, LB_AVX2),           LOOP(add, avx512, LB_AVX512),       LOOP(pack, avx2, LB_AVX2),
@@ -27,7 +27,7 @@ const char *lb_loop_name(const char *op, lb_isa isa) {
 
 /* The compilation that those rows stand for. */
 const lb_elementwise *lb_elementwise_for(lb_isa isa) {
-#if defined(__x86_64__)
+#if defined(LOBIT_X86)
     if (isa >= LB_AVX512) return &lb_elementwise_avx512;
     if (isa == LB_AVX2) return &lb_elementwise_avx2;
 #endif

@@ -23,7 +23,7 @@ foreach(
 endforeach()
 # Floats are never trapped here; without the promise the compiler would not turn comparisons into vectors. No result depends on it.
 set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/elementwise_scalar.c PROPERTIES COMPILE_OPTIONS "-fno-trapping-math")
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+if(LOBIT_X86)
   list(APPEND LOBIT_ENGINE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/elementwise_avx2.c ${CMAKE_CURRENT_LIST_DIR}/elementwise_avx512.c)
   set_source_files_properties(${CMAKE_CURRENT_LIST_DIR}/elementwise_avx2.c PROPERTIES COMPILE_OPTIONS "-fno-trapping-math;-mavx2")
   set_source_files_properties(

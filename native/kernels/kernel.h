@@ -2,8 +2,18 @@
 #ifndef LOBIT_KERNEL_H
 #define LOBIT_KERNEL_H
 
+/* Codes are packed into words byte by byte and read back as words, in kernels and engine alike. */
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "lobit runs on little-endian processors only: its words of codes would come out in the wrong order here"
+#endif
+
 #include <stddef.h>
 #include <stdint.h>
+
+/* The vector kernels exist on x86-64, unless the build leaves them out (cmake -DLOBIT_GENERIC=ON). */
+#if defined(__x86_64__) && !defined(LOBIT_GENERIC)
+#define LOBIT_X86 1
+#endif
 
 #ifdef __cplusplus
 extern "C" {

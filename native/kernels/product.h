@@ -14,7 +14,7 @@ void lb_xor_popcount_scalar(const lb_product_args *a);
 void lb_and_popcount_scalar(const lb_product_args *a);
 void lb_dot8_scalar(const lb_product_args *a);
 
-#if defined(__x86_64__)
+#if defined(LOBIT_X86)
 /* [block of 16][depth][2 vectors][even, odd bytes as pairs of 16 bits][8 channels] */
 size_t lb_pack_size_pairs_avx2(int64_t cols, int64_t depth);
 void lb_pack_pairs_avx2(void *dst, const uint32_t *src, int64_t cols, int64_t depth);

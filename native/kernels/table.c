@@ -17,7 +17,7 @@ const lb_product_kernel lb_product_kernels[] = {
     {"xor_popcount_scalar", LB_SCALAR, LB_XOR, 1, 16, 7.0, "", lb_pack_size_16, lb_pack_16, lb_xor_popcount_scalar},
     {"and_popcount_scalar", LB_SCALAR, LB_AND, 1, 16, 7.0, "", lb_pack_size_16, lb_pack_16, lb_and_popcount_scalar},
     {"dot8_scalar", LB_SCALAR, LB_DOT8, 1, 16, 0.6, "", lb_pack_size_16, lb_pack_16, lb_dot8_scalar},
-#if defined(__x86_64__)
+#if defined(LOBIT_X86)
     {"xor_popcount_4x16_avx2", LB_AVX2, LB_XOR, 4, 16, 94.0, "", lb_pack_size_16, lb_pack_16, lb_xor_popcount_4x16_avx2},
     {"and_popcount_4x16_avx2", LB_AVX2, LB_AND, 4, 16, 94.0, "", lb_pack_size_16, lb_pack_16, lb_and_popcount_4x16_avx2},
     {"dot8_4x16_avx2", LB_AVX2, LB_DOT8, 4, 16, 17.0, "", lb_pack_size_pairs_avx2, lb_pack_pairs_avx2, lb_dot8_4x16_avx2},
@@ -54,7 +54,7 @@ static int has_amx(void) {
 #endif
 
 static int has_vectors(lb_isa isa) {
-#if defined(__x86_64__)
+#if defined(LOBIT_X86)
     __builtin_cpu_init();
     if (isa == LB_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
@@ -85,7 +85,7 @@ lb_isa lb_best_isa(void) {
 
 int lb_kernel_runs(const lb_product_kernel *kernel) {
     if (!lb_has_isa(kernel->isa)) return 0;
-#if defined(__x86_64__)
+#if defined(LOBIT_X86)
     if (!strcmp(kernel->needs, "avx512vpopcntdq")) return !!__builtin_cpu_supports("avx512vpopcntdq");
     if (!strcmp(kernel->needs, "avx512vnni")) return !!__builtin_cpu_supports("avx512vnni");
 #endif

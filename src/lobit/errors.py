@@ -23,3 +23,10 @@ class ShapeError(LobitError):
 
 class MissingExtraError(LobitError, ImportError):
     """A package of an extra that is not installed is needed; the message holds the line that installs it."""
+
+
+class Interrupted(KeyboardInterrupt):  # no error: somebody wished it
+    """Work was stopped by Ctrl-C or a signal, and the same call goes on with it: with ``resume=True``, or ``--resume`` in the shell.
+
+    What can be resumed raises it in place of a bare `KeyboardInterrupt`, once there is something to resume; the message says what is there.
+    """

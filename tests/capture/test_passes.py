@@ -160,6 +160,15 @@ def test_a_per_channel_chain_stays_behind_a_flatten_and_a_scalar_one_moves() -> 
         same_bits(graph, after, x=net.data(3))
 
 
+def test_codes_behind_a_flatten_keep_their_name_when_a_chain_makes_floats_of_them() -> None:
+    net = Net(0, x=(3, 2, 2))
+    codes = net.codes(net.node("flatten", ("x",)), CodeType.parse("signed4"))
+    graph = net.graph(net.chain(codes, "to_float", ("mul", 0.5)))
+    after = run_passes(graph)
+    assert codes in {node.output for node in after.nodes}
+    same_bits(graph, after, x=net.data(3))
+
+
 def test_a_flatten_with_two_readers_keeps_the_other_one() -> None:
     net = Net(0, x=(3, 2, 2))
     flat = net.node("flatten", ("x",))

@@ -28,7 +28,9 @@ def lobit(*arguments, cwd=None, **env):
     )
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "export", "verify", "summary", "models", "recipes", "doctor", "eval", "run", "bench"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "eval", "export", "run", "bench", "summary", "verify", "report", "models", "recipes", "doctor"]
+)
 def test_every_command_has_help_with_an_example(command, capsys):
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
@@ -89,12 +91,12 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     assert "name a writable folder with --out" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["report.html", "w4a4.lobit"])
+@pytest.mark.parametrize("name", ["report.html", "w4a4.lobit", "runs/w2a2/report.html"])
 def test_the_demo_looks_for_what_is_in_its_way_before_it_trains(tmp_path, capsys, name):
     (tmp_path / "d" / name).mkdir(parents=True)
     assert run(["demo", "--out", str(tmp_path / "d")]) == 2
     assert f"{name}' is in the way" in capsys.readouterr().err
-    assert [path.name for path in (tmp_path / "d").iterdir()] == [name]
+    assert [path.name for path in (tmp_path / "d").iterdir()] == [name.split("/")[0]]
 
 
 def test_debug_shows_the_traceback(tmp_path):
@@ -106,12 +108,12 @@ def test_debug_shows_the_traceback(tmp_path):
 class _Images(HTMLParser):
     def __init__(self):
         super().__init__()
-        self.sources = []
+        self.sources, self.links = [], []
         self.pictures = 0
 
     def handle_starttag(self, tag, attrs):
-        self.pictures += tag == "svg"
-        self.sources += [value for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.pictures += tag in ("svg", "img")
+        (self.links if tag == "a" else self.sources).extend(value for name, value in attrs if name in ("src", "href", "xlink:href"))
 
 
 @pytest.mark.slow
@@ -127,7 +129,9 @@ def test_the_demo_writes_its_table_nets_and_a_page_that_needs_nothing_else(tmp_p
     page = _Images()
     page.feed((tmp_path / "here" / "report.html").read_text())
     assert all(source.startswith(("data:", "#")) for source in page.sources)  # what stands in the page itself
-    assert page.pictures == 4
+    assert page.pictures == 3 + 24
+    assert page.links == [f"runs/{row['net'].lower()}/report.html" for row in rows]
+    assert all((tmp_path / "here" / link).read_text().startswith("<!doctype html>") for link in page.links)
 
 
 @pytest.mark.parametrize("command", ["recipes", "models"])

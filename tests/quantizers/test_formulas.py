@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lobit import quantizers as Q
+from lobit.bits import CodeType
 from lobit.errors import ConfigError
+from lobit.quantizers import registry
 
 BITS = range(1, 9)
 values = hnp.arrays(np.float32, st.integers(1, 40), elements=st.floats(-3, 3, width=32))
@@ -215,6 +217,21 @@ def test_stochastic_sign_has_the_mean_of_the_clipped_input():
 def test_a_wrong_quantizer_is_refused_with_what_is_allowed(identifier, message):
     with pytest.raises(ConfigError, match=message):
         Q.get(identifier, "activations")
+
+
+def test_a_quantizer_of_one_width_needs_no_bits_and_refuses_others(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+    @Q.register("only_ternary")
+    class OnlyTernary(Q.WeightQuantizer):
+        code_type = CodeType("ternary", 2)
+
+    assert isinstance(Q.get("only_ternary", "weights"), OnlyTernary)
+    assert isinstance(Q.get("only_ternary", "weights", 2), OnlyTernary)
+    with pytest.raises(ConfigError, match="has 2 bits, not 4"):
+        Q.get("only_ternary", "weights", 4)
+    with pytest.raises(ConfigError, match="does not take"):
+        Q.get({"name": "only_ternary", "bits": 2}, "weights")
 
 
 def test_dorefa_weight_codes_of_eval_are_those_of_float64_and_float32_would_miss_some():

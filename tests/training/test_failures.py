@@ -86,7 +86,7 @@ def test_a_full_disk_is_one_error(tmp_path, command, left):
     assert left <= {path.name for path in (tmp_path / "small").iterdir()}
 
 
-@pytest.mark.parametrize("lost", ["recipe", "history", "rng", "lobit", "state_dict"])
+@pytest.mark.parametrize("lost", ["recipe", "history", "random", "seconds", "lobit", "state_dict"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(tmp_path, lost):
     train(tiny(epochs=1), out=tmp_path / "a", progress=False)
     for name in ("best", "last"):
@@ -167,8 +167,10 @@ def test_models_that_cannot_be_are_refused_before_anything_is_written(tmp_path, 
 def test_a_nan_that_signs_hide_from_the_loss_stops_the_run(tmp_path, monkeypatch):
     module = TrainingModule(build_model(tiny()), tiny())
     next(buffer for name, buffer in module.model.named_buffers() if name.endswith("running_var"))[0] = float("nan")
-    with pytest.raises(LobitError, match="running_var' is not finite after epoch 1"):
-        module.close_epoch()
+    with pytest.raises(
+        LobitError, match=r"'running_var' of '1' \(BatchNorm2d\) is not finite: 1 of 4 values \(NaN\), seen after epoch 1, batch 7"
+    ):
+        module.check_parameters(6)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -14,7 +15,12 @@ def main() -> None:
             raise
         print("lobit: the command line needs typer and rich: pip install 'lobit[cli]' (or 'lobit[train]' to train too)", file=sys.stderr)
         sys.exit(2)
-    sys.exit(run())
+    except KeyboardInterrupt:  # before there is anything to go on with
+        print("lobit: interrupted", file=sys.stderr)
+        sys.exit(130)
+    status = run()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while Python shuts down has nothing more to say
+    sys.exit(status)
 
 
 __all__ = ["main"]

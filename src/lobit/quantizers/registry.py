@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -42,7 +43,7 @@ def get(identifier: Identifier, role: Role, bits: int | None = None) -> Quantize
     role : {"weights", "activations"}
         What is quantized.
     bits : int, optional
-        The width for a name or a dict that has none.
+        The width for a name or a dict that has none. A class whose constructor takes no ``bits`` has one width, which must be this one.
 
     Raises
     ------
@@ -84,9 +85,13 @@ def _build(name: Any, role: Role, settings: dict[str, Any], bits: int | None) ->
         near = difflib.get_close_matches(str(name), names(role), n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise ConfigError(f"no quantizer of {role} is called {name!r}{hint}; choose one of {', '.join(names(role))}")
-    if bits is not None:
+    fixed = "bits" not in inspect.signature(cls).parameters
+    if bits is not None and not fixed:
         settings.setdefault("bits", bits)
     try:
-        return cls(**settings)
+        quantizer = cls(**settings)
     except TypeError as error:
         raise ConfigError(f"quantizer {name!r} of {role} does not take {settings!r}: {error}") from None
+    if fixed and bits is not None and quantizer.code_type.bits != bits:
+        raise ConfigError(f"quantizer {name!r} of {role} has {quantizer.code_type.bits} bits, not {bits}; ask for its own width")
+    return quantizer

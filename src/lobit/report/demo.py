@@ -20,6 +20,7 @@ from lobit.data import load_data
 from lobit.errors import ConfigError
 from lobit.report.about import about_run
 from lobit.report.demo_page import write_report
+from lobit.report.run_page import write_run_page
 from lobit.report.timing import best_ms
 from lobit.runtime import load
 from lobit.training import accuracy, load_model, load_test_set, predict, train
@@ -31,7 +32,7 @@ SECONDS_A_TIMING = 0.25
 
 @dataclass(frozen=True, slots=True)
 class DemoRow:
-    """One net: accuracies as shares, codes, bytes, and milliseconds of one batch at one thread, by batch size."""
+    """One net: accuracies as shares, codes, bytes, milliseconds of one batch at one thread, by batch size; and the page of its run, as seen from the demo's folder."""
 
     net: str
     accuracy_torch: float
@@ -44,6 +45,7 @@ class DemoRow:
     packed_ms: dict[int, float]
     torch_ms: dict[int, float]
     history: list[dict[str, float]]
+    page: str
 
 
 def run_demo(out: Path, seed: int) -> None:
@@ -63,14 +65,16 @@ def run_demo(out: Path, seed: int) -> None:
         stream.write(json.dumps([asdict(row) for row in rows], indent=2).encode())
     data = load_data("digits")
     logits = np.asarray(load(out / "w1a1.lobit")(data.scale(data.test_images, 0.0, 1.0)))
-    write_report(out / "report.html", [asdict(row) for row in rows], data.test_images, data.test_labels, logits.argmax(1))
+    pixels = (data.test_images.astype(np.float64) * (255 / data.white)).round().astype(np.uint8)
+    write_report(out / "report.html", [asdict(row) for row in rows], pixels, data.test_labels, logits)
     console.print(f"Done in {time.perf_counter() - start:.0f} s. Pictures: {out / 'report.html'}", highlight=False, soft_wrap=True)
     console.print(f"Run a net: lobit.load('{out / 'w1a1.lobit'}')", highlight=False, soft_wrap=True)
 
 
 def _check_outputs(out: Path) -> None:
     """Refuse what would fail after the training."""
-    for name in ("results.json", "report.html", *(f"{net.lower()}.lobit" for net in NETS)):
+    made = [name for net in NETS for name in (f"{net.lower()}.lobit", f"runs/{net.lower()}/report.html")]
+    for name in ("results.json", "report.html", *made):
         if (out / name).exists() and not (out / name).is_file():
             raise ConfigError(f"{str(out / name)!r} is in the way and no file; move it, or name another folder with --out")
     try:
@@ -91,6 +95,7 @@ def _one_net(name: str, recipe: str, out: Path, seed: int) -> DemoRow:
     packed = torch.from_numpy(load(file)(images.numpy()))
     float_model = model if name == "float" else load_model(out / "runs" / "float")[0]
     rows = [json.loads(json.dumps(row)) for row in torch.load(result.checkpoint, weights_only=True)["lobit"]["history"]]
+    page = write_run_page(folder, packed=file)
     return DemoRow(
         name,
         accuracy(predict(model, images), labels),
@@ -103,6 +108,7 @@ def _one_net(name: str, recipe: str, out: Path, seed: int) -> DemoRow:
         {batch: _packed_ms(file, images[:batch]) for batch in BATCHES},
         {batch: _torch_ms(float_model, images[:batch]) for batch in BATCHES},
         rows,
+        page.relative_to(out).as_posix(),
     )
 
 

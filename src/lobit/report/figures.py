@@ -6,6 +6,7 @@ own style colours it; `write_picture` writes a file that stands alone.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 from collections.abc import Callable
@@ -93,24 +94,48 @@ def css_variables() -> str:
     def block(theme: Theme) -> str:
         return " ".join(f"--{name}: {color};" for name, color in _variables(theme).items())
 
-    return f":root {{ color-scheme: light dark; {block(LIGHT)} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}"
+    dark = f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {block(DARK)} }} }}"  # paper is white
+    return f":root {{ color-scheme: light dark; {block(LIGHT)} }}\n{dark}"
 
 
-def inline_svg(draw: Drawing, title: str) -> str:
-    """An ``<svg>`` element for a page whose style has `css_variables`; ``title`` says what it shows to those who do not see it."""
-    text = _svg(draw(_STAND_INS))
+def inline_svg(draw: Drawing, title: str, *, text: bool = True) -> str:
+    """An ``<svg>`` element for a page whose style has `css_variables`.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes a `Theme` and returns a figure.
+    title : str
+        What it shows, for those who do not see it; another one for each picture of a page.
+    text : bool
+        Leave words to the reader's fonts, else draw them as outlines, for a file that must look the same everywhere.
+    """
+    drawn = _svg(draw(_STAND_INS), "none" if text else "path")
     for name, token in _TOKENS.items():
-        text = text.replace(token, f"var(--{name})")
-    body = text[text.index("<svg") :]
+        drawn = drawn.replace(token, f"var(--{name})")
+    body = _own_names(drawn[drawn.index("<svg") :], hashlib.sha256(title.encode()).hexdigest()[:8])
     sizes = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     assert sizes is not None
     return re.sub(
         r"<svg[^>]*>",
-        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {sizes[1]} {sizes[2]}" '
-        f'role="img" style="max-width: {float(sizes[1]) * 4 / 3:.0f}px; width: 100%; height: auto"><title>{escape(title)}</title>',
+        lambda _: (
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="0 0 {sizes[1]} {sizes[2]}" '
+            f'role="img" style="max-width: {float(sizes[1]) * 4 / 3:.0f}px; width: 100%; height: auto"><title>{escape(title)}</title>'
+        ),
         body,
         count=1,
     )
+
+
+def _own_names(svg: str, prefix: str) -> str:
+    """Names of a picture's parts, made its own: several pictures on a page must not share any."""
+    used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
+
+    def rename(match: re.Match[str]) -> str:
+        return f' id="{prefix}-{match[1]}"' if match[1] in used else ""
+
+    svg = re.sub(r' id="([^"]*)"', rename, svg)
+    return re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}-", svg)
 
 
 def write_picture(path: Path, draw: Drawing, title: str) -> None:
@@ -122,7 +147,7 @@ def write_picture(path: Path, draw: Drawing, title: str) -> None:
         For another ending.
     """
     if path.suffix == ".svg":
-        svg = inline_svg(draw, title)
+        svg = inline_svg(draw, title, text=False)
         end = svg.index(">") + 1
         data = (svg[:end] + f"<style>{css_variables()}</style>" + svg[end:]).encode()
     elif path.suffix == ".png":
@@ -142,7 +167,7 @@ def axes(theme: Theme, title: str, x: str, y: str, size: tuple[float, float] = (
     """A figure with one pair of axes in the theme's colours."""
     figure, plot = plt.subplots(figsize=size)
     dress(plot, theme)
-    plot.set_title(title)
+    plot.set_title(title, loc="left", color=theme.text, fontsize=10, fontweight="bold")
     plot.set_xlabel(x)
     plot.set_ylabel(y)
     return figure, plot
@@ -182,9 +207,9 @@ def legend(plot: Any, theme: Theme, **settings: Any) -> None:
     plot.legend(frameon=False, labelcolor=theme.text, **settings)
 
 
-def _svg(figure: Any) -> str:
+def _svg(figure: Any, text: str) -> str:
     buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "lobit"}):  # the same picture has the same bytes
+    with mpl.rc_context({"svg.hashsalt": "lobit", "svg.fonttype": text}):  # the same picture has the same bytes
         figure.savefig(buffer, format="svg", bbox_inches="tight", transparent=True, metadata={"Date": None})
     plt.close(figure)
     return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         When there is none, or it is damaged or of another program.
     """
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise ConfigError(f"there is no checkpoint {os.fspath(path)!r}; train first, or name another run folder") from None
@@ -52,11 +54,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     return checkpoint
 
 
+def _check_sums(path: str | os.PathLike[str]) -> None:
+    """Compare the checksums in the file, a zip archive, with its contents; torch.load does not, and would take a damaged weight for a good one."""
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise zipfile.BadZipFile("compressed, which torch.save does not do")
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+
+
 def _is_ours(checkpoint: dict[str, Any]) -> bool:
     ours, state = checkpoint.get("lobit"), checkpoint.get("state_dict")
     if not isinstance(ours, dict) or not isinstance(state, dict):
         return False
-    kinds = {"recipe": dict, "history": list, "rng": torch.Tensor}
+    kinds = {"recipe": dict, "history": list, "random": dict, "seconds": float}
     return all(isinstance(ours.get(name), kind) for name, kind in kinds.items()) and all(isinstance(name, str) for name in state)
 
 

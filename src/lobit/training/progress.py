@@ -94,6 +94,46 @@ class WriteHistory(L.Callback):
             stream.write(text.getvalue().encode())
 
 
+class WriteTensorBoard(L.Callback):
+    """Writes each epoch's row for TensorBoard, by optimizer step. A resumed run writes the former epochs again, so that each is there once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._writer: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the folder anew, with the epochs that are done."""
+        from torch.utils.tensorboard import SummaryWriter  # takes a second
+
+        assert isinstance(module, TrainingModule)
+        for old in self.folder.glob("events.out.tfevents.*"):
+            old.unlink(missing_ok=True)
+        self._writer = SummaryWriter(str(self.folder))
+        for row in module.history:
+            self._write(row, int(trainer.num_training_batches))
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write the epoch."""
+        assert isinstance(module, TrainingModule)
+        self._write(module.history[-1], int(trainer.num_training_batches))
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """End the writer's thread; after an error nobody calls `teardown`."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write(self, row: dict[str, float], batches: int) -> None:
+        for name, value in row.items():
+            if name != "epoch":
+                self._writer.add_scalar(name, value, int(row["epoch"]) * batches)
+        self._writer.flush()
+
+
 def describe(row: dict[str, float]) -> str:
     """Loss and accuracy of an epoch in a few words."""
     parts = [f"loss {row['train_loss']:.4f}", f"train {row['train_accuracy']:.2%}"]

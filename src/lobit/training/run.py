@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import signal
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,20 +15,21 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lobit.atomic import atomic_file
 from lobit.data import DataSet, load_data
-from lobit.errors import ConfigError
+from lobit.errors import ConfigError, Interrupted
 from lobit.models import model_info
 from lobit.recipes import Recipe, load_recipe
 from lobit.training.batches import Batches
 from lobit.training.checkpoints import AtomicCheckpointIO, build_model, load_model
-from lobit.training.folder import keep_checkpoints, prepare_folder
+from lobit.training.folder import keep_checkpoints, run_folder
 from lobit.training.module import TrainingModule, accuracy, predict
-from lobit.training.progress import ShowProgress, WriteHistory
+from lobit.training.progress import ShowProgress, WriteHistory, WriteTensorBoard
+from lobit.training.randomness import seeded
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class TrainResult:
     test_accuracy : float
         Of that checkpoint's model, without retraining.
     seconds : float
-        Of the training in this process.
+        Of the training, in all processes that had a part in it; what was lost when one was killed does not count.
     """
 
     name: str
@@ -83,7 +83,10 @@ def train(
     data_dir : path-like, optional
         Where the data sets are; by default what ``LOBIT_DATA`` names.
     resume : bool
-        Go on from the folder's last checkpoint; the interrupted epoch is repeated.
+        Go on from the folder's last checkpoint, which is written whole after each epoch: the interrupted epoch is repeated. Weights, optimizer, random
+        states (torch's, Python's, numpy's) and history go on, so that at one thread the run ends as an uninterrupted one does, bit for bit, however
+        and whenever it was stopped. A run without a checkpoint starts at its first epoch, a finished one is only tested again. The recipe must be the
+        same, but for ``epochs``, ``threads`` and the description.
     overwrite : bool
         Start anew where the folder holds a run already.
     progress : bool
@@ -94,9 +97,11 @@ def train(
     Raises
     ------
     ConfigError
-        For a wrong recipe, missing data, or a folder that holds a run; before any work is done.
+        For a wrong recipe, missing data, a folder that holds a run or in which another process trains, or a damaged checkpoint; before any work is done.
     LobitError
-        When the loss stops being finite.
+        When the loss, a parameter or a statistic stops being finite; the message names the layer. The checkpoints stay as they were.
+    Interrupted
+        For Ctrl-C once the folder is ready: a KeyboardInterrupt whose message says how to go on.
     """
     if out is not None and not os.fspath(out):
         raise ConfigError("the folder of a run is empty; name one, or leave it out for runs/<recipe>")
@@ -105,15 +110,17 @@ def train(
     folder = Path(out) if out is not None else Path("runs") / name
     data = load_data(spec.data.name, data_dir)
     check_sizes(spec, data)
-    with _own_state(spec):
+    with _threads(spec.threads), seeded(spec.seed):
         model = build_model(spec)
-        go_on_from = prepare_folder(folder, spec, resume=resume, overwrite=overwrite)
-        try:
-            return _run(name, spec, folder, data, model, go_on_from, progress=progress, resume=resume)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot write to {str(folder)!r}: {error.strerror or error}; the last checkpoint is as it was: make room, then go on with resume"
-            ) from error
+        with run_folder(folder, spec, resume=resume, overwrite=overwrite) as go_on_from:
+            try:
+                return _run(name, spec, folder, data, model, go_on_from, progress=progress, resume=resume)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(f"training in {str(folder)!r} was stopped; resume=True goes on from the last whole epoch") from stop
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot write to {str(folder)!r}: {error.strerror or error}; the last checkpoint is as it was: make room, then go on with resume"
+                ) from error
 
 
 def _run(
@@ -121,22 +128,23 @@ def _run(
 ) -> TrainResult:
     module = TrainingModule(model, spec)
     train_batches, val_batches, test = _split(spec, data)
+    curves = WriteTensorBoard(folder / "tensorboard")
     callbacks: list[L.Callback] = [
         _Epochs(train_batches),
         *keep_checkpoints(folder, validation=val_batches is not None),
         WriteHistory(folder / "metrics.csv"),
+        curves,
     ]
     bar = ShowProgress(name)
     if progress:
         callbacks.append(bar)
         if resume and go_on_from is None:
             bar.say(f"{folder} holds no checkpoint to go on from: training starts at the first epoch")
-    start = time.perf_counter()
     with _quiet():
         trainer = L.Trainer(
             max_epochs=spec.epochs,
             accelerator="cpu",
-            logger=TensorBoardLogger(folder, name="", version="tensorboard"),
+            logger=False,
             callbacks=callbacks,
             plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,
@@ -147,37 +155,41 @@ def _run(
         try:
             trainer.fit(
                 module,
-                DataLoader(train_batches, batch_size=None),
-                None if val_batches is None else DataLoader(val_batches, batch_size=None),
+                _loader(train_batches),
+                None if val_batches is None else _loader(val_batches),
                 ckpt_path=str(go_on_from) if go_on_from else None,
                 weights_only=True,
             )
+        except SIGTERMException:
+            raise SystemExit(128 + signal.SIGTERM) from None
         except SystemExit:  # what Lightning makes of Ctrl-C
-            if not trainer.received_sigterm:
-                raise KeyboardInterrupt from None
+            raise KeyboardInterrupt from None
         finally:
             bar.close()
+            curves.close()
         if trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM)
-    seconds = time.perf_counter() - start
-    result = _finish(name, folder, module, test, seconds)
+    result = _finish(name, folder, module, test, module.seconds)
     with atomic_file(folder / "result.json") as stream:
         stream.write(json.dumps(asdict(result), indent=2).encode())
     return result
 
 
+def _loader(batches: Batches) -> DataLoader[tuple[Tensor, Tensor]]:
+    """A loader that draws from a generator of its own, as some versions of torch do without need: the global one belongs to the model."""
+    return DataLoader(batches, batch_size=None, generator=torch.Generator())
+
+
 @contextmanager
-def _own_state(spec: Recipe) -> Iterator[None]:
-    """The recipe's seed and threads while it runs; the caller's own afterwards."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        try:
-            if spec.threads:
-                torch.set_num_threads(spec.threads)
-            yield
-        finally:
-            torch.set_num_threads(threads)
+def _threads(number: int | None) -> Iterator[None]:
+    """The recipe's threads while it runs; the caller's own afterwards."""
+    former = torch.get_num_threads()
+    try:
+        if number:
+            torch.set_num_threads(number)
+        yield
+    finally:
+        torch.set_num_threads(former)
 
 
 def recipe_name(recipe: str | os.PathLike[str] | Recipe) -> str:

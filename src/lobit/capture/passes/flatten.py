@@ -9,14 +9,15 @@ from lobit.format import Graph, Node
 def move_chains_before_flatten(graph: Graph) -> Graph:
     """``flatten -> chain`` becomes ``chain -> flatten``; the value that the chain made keeps its name.
 
-    Element-wise steps with scalar constants do not care about shape. Another reader of the old flatten keeps it.
+    Element-wise steps with scalar constants do not care about shape. Another reader of the old flatten keeps it. A chain that reads codes stays: there is no
+    chain before it to join, and the codes that a layer reads must keep their name.
     """
     made, count = producers(graph), uses(graph)
     values, names = {*graph.inputs, *made}, {node.name for node in graph.nodes}
     nodes: list[Node] = []
     for node in graph.nodes:
         before = made.get(node.inputs[0])
-        if node.op == "chain" and before is not None and before.op == "flatten" and _scalar(graph, node):
+        if node.op == "chain" and before is not None and before.op == "flatten" and _moves(graph, node):
             if count[before.output] == 1:
                 nodes.remove(before)
                 names.remove(before.name)
@@ -31,5 +32,5 @@ def move_chains_before_flatten(graph: Graph) -> Graph:
     return with_nodes(graph, nodes)
 
 
-def _scalar(graph: Graph, node: Node) -> bool:
-    return all(graph.constants[name].shape == (1,) for name in node.constants.values())
+def _moves(graph: Graph, node: Node) -> bool:
+    return graph.types[node.inputs[0]].kind != "codes" and all(graph.constants[name].shape == (1,) for name in node.constants.values())

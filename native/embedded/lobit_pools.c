@@ -1,0 +1,102 @@
+/* Pools and the residual add. */
+#include <stddef.h>
+
+#include "lobit_internal.h"
+
+/* The pixel of a window's tap, or -1 outside the image. */
+static int32_t pixel_of(const lb_window *w, int32_t oy, int32_t ox, int32_t tap) {
+    int32_t y = oy * w->stride[0] + w->start[0] + tap / w->kernel[1] * w->dilation[0];
+    int32_t x = ox * w->stride[1] + w->start[1] + tap % w->kernel[1] * w->dilation[1];
+    return y < 0 || y >= w->size[0] || x < 0 || x >= w->size[1] ? -1 : y * w->size[1] + x;
+}
+
+/* Codes of 32 channels at a time: from the top plane down, where the first difference stands, the larger one wins. */
+void lb_max_planes(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to) {
+    lb_cursor cursor = {to, 0};
+    lb_value made = *v;
+    made.plane_words = (uint32_t)(w->out[0] * w->out[1] * w->channels + 31) / 32;
+    for (int32_t out = 0; out < w->out[0] * w->out[1]; out++) {
+        for (int32_t c = 0; c < w->channels; c += LB_BLOCK) {
+            int n = w->channels - c < LB_BLOCK ? (int)(w->channels - c) : LB_BLOCK, first = 1;
+            uint32_t best[8] = {0}, here[8];
+            for (int32_t tap = 0; tap < w->kernel[0] * w->kernel[1]; tap++) {
+                int32_t pixel = pixel_of(w, out / w->out[1], out % w->out[1], tap);
+                uint32_t larger = 0, equal = ~(uint32_t)0;
+                if (pixel < 0) continue;
+                for (int i = v->bits - 1; i >= 0; i--) {
+                    here[i] = lb_bits(x + (uint32_t)i * v->plane_words, (uint32_t)(pixel * w->channels + c), n);
+                    larger |= equal & (v->flip >> i & 1 ? ~here[i] & best[i] : here[i] & ~best[i]);
+                    equal &= ~(here[i] ^ best[i]);
+                }
+                if (first) larger = ~(uint32_t)0, first = 0;
+                for (int i = 0; i < v->bits; i++) best[i] ^= (best[i] ^ here[i]) & larger;
+            }
+            lb_put_planes(&made, &cursor, best, n);
+        }
+    }
+}
+
+void lb_max_bytes(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to) {
+    const uint8_t *from = (const uint8_t *)x;
+    lb_cursor cursor = {to, 0};
+    for (int32_t out = 0; out < w->out[0] * w->out[1]; out++) {
+        for (int32_t c = 0; c < w->channels; c++) {
+            uint8_t best = 0;
+            for (int32_t tap = 0; tap < w->kernel[0] * w->kernel[1]; tap++) {
+                int32_t pixel = pixel_of(w, out / w->out[1], out % w->out[1], tap);
+                if (pixel >= 0 && from[pixel * w->channels + c] > best) best = from[pixel * w->channels + c];
+            }
+            lb_put_levels(v, &cursor, &best, 1);
+        }
+    }
+}
+
+void lb_max_sums(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to) {
+    (void)v;
+    for (int32_t out = 0; out < w->out[0] * w->out[1]; out++) {
+        for (int32_t c = 0; c < w->channels; c++) {
+            int32_t best = INT32_MIN;
+            for (int32_t tap = 0; tap < w->kernel[0] * w->kernel[1]; tap++) {
+                int32_t pixel = pixel_of(w, out / w->out[1], out % w->out[1], tap);
+                if (pixel >= 0 && lb_signed(x[pixel * w->channels + c]) > best) best = lb_signed(x[pixel * w->channels + c]);
+            }
+            *to++ = (uint32_t)best;
+        }
+    }
+}
+
+void lb_max_floats(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to) {
+    (void)v;
+    for (int32_t out = 0; out < w->out[0] * w->out[1]; out++) {
+        for (int32_t c = 0; c < w->channels; c++) {
+            float best = 0.0f;
+            int first = 1;
+            for (int32_t tap = 0; tap < w->kernel[0] * w->kernel[1]; tap++) {
+                int32_t pixel = pixel_of(w, out / w->out[1], out % w->out[1], tap);
+                float here;
+                if (pixel < 0) continue;
+                here = lb_as_float(x[pixel * w->channels + c]);
+                if (first || here > best) best = here;
+                first = 0;
+            }
+            *to++ = lb_as_word(best);
+        }
+    }
+}
+
+void lb_average(const lb_window *w, float divisor, const uint32_t *x, uint32_t *to) {
+    for (int32_t out = 0; out < w->out[0] * w->out[1]; out++) {
+        for (int32_t c = 0; c < w->channels; c++) {
+            float total = 0.0f;
+            for (int32_t tap = 0; tap < w->kernel[0] * w->kernel[1]; tap++) {
+                int32_t pixel = pixel_of(w, out / w->out[1], out % w->out[1], tap);
+                if (pixel >= 0) total = total + lb_as_float(x[pixel * w->channels + c]);
+            }
+            *to++ = lb_as_word(total / divisor);
+        }
+    }
+}
+
+void lb_add_floats(const uint32_t *a, const uint32_t *b, uint32_t *to, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) to[i] = lb_as_word(lb_as_float(a[i]) + lb_as_float(b[i]));
+}

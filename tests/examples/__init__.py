@@ -1,0 +1,1 @@
+"""Every script of examples/ runs and keeps what its page promises."""

@@ -1,0 +1,1 @@
+"""What the native sources promise to other machines and compilers."""
