@@ -2,7 +2,7 @@
 
 usage: python -m benchmarks.mlp [--batches 1 100] [--threads 1] [--core 0] [--seconds 6] [--width 4096] [--out FILE]
 
-Prints a table, then one JSON line a batch size (or writes them to FILE). Nothing is trained: weights are random, lobit's batch-norm
+The peers are the float network of the packed one's shape, batch norm folded (`lobit.report.peers`). Prints a table, then one JSON line a batch size (or writes them to FILE). Nothing is trained: weights are random, lobit's batch-norm
 statistics too. All nets run in this process, in turns; the best repetition counts. The limit is that of one core, probed in the same process.
 """
 
@@ -38,15 +38,16 @@ def main() -> None:
 
     import numpy as np
 
-    from benchmarks import packed, peers
+    from benchmarks import packed
     from benchmarks.limits import one_bit_limit, one_bit_rates
     from lobit.format import write_file
+    from lobit.report.floatnet import float_net
+    from lobit.report.peers import peers
     from lobit.report.timing import alternate
     from lobit.runtime import load
 
     facts = machine.facts()
     print(f"{facts['cpu']} ({', '.join(facts['features'])}), {options.threads} thread(s)\n{facts['versions']}", flush=True)
-    model = peers.mnist_mlp(options.width)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         graph = packed.mnist_mlp_w1a1(options.width)
@@ -54,31 +55,36 @@ def main() -> None:
         session = load(folder / "net.lobit", threads=options.threads)
         print(session.explain(), flush=True)
         weight_bytes = sum(constant.nbytes for key, constant in graph.constants.items() if key.endswith(".weight"))
-        float_bytes = sum(module.weight.numel() * 4 for module in model if hasattr(module, "in_features"))
+        net = float_net(graph)
+        float_bytes = sum(op.arrays["weight"].nbytes for op in net.ops if "weight" in op.arrays)
         print(
             f"weights: {float_bytes} bytes in fp32, {weight_bytes} packed, {float_bytes / weight_bytes:.1f} times less; file: {file_bytes} bytes"
         )
-        for batch in options.batches:
-            x = np.random.default_rng(batch).random((batch, 1, 28, 28), np.float32)
-            candidates, sizes = peers.runners(model, x, options.threads, folder)
-            limit_before = one_bit_limit()
-            timings = alternate({"lobit_w1a1": lambda x=x: session(x), **candidates}, options.seconds)
-            limit = max(limit_before, one_bit_limit())
-            report(
-                {
-                    "net": f"mnist-mlp 3x{options.width}",
-                    "batch": batch,
-                    "threads": options.threads,
-                    **{f"{key}_ms": round(timing.best_ms, 4) for key, timing in timings.items()},
-                    "median_ms": {key: round(timing.median_ms, 4) for key, timing in timings.items()},
-                    "times_faster_than": {key: round(timings[key].best_ms / timings["lobit_w1a1"].best_ms, 2) for key in candidates},
-                    "one_bit_limit_gmacs": round(limit, 1),
-                    "layers": one_bit_rates(session, x, limit),
-                    "bytes": {"lobit_w1a1": file_bytes, "lobit_weights": weight_bytes, "fp32_weights": float_bytes, **sizes},
-                    "machine": facts,
-                },
-                options.out,
-            )
+        calibration = np.random.default_rng(0).random((100, 1, 28, 28), np.float32)
+        with peers(net, [calibration], threads=options.threads) as others:
+            for why in others.left_out.values():
+                print(f"left out: {why}")
+            for batch in options.batches:
+                x = np.random.default_rng(batch).random((batch, 1, 28, 28), np.float32)
+                candidates = others.runners([x])
+                limit_before = one_bit_limit()
+                timings = alternate({"lobit_w1a1": lambda x=x: session(x), **candidates}, options.seconds)
+                limit = max(limit_before, one_bit_limit())
+                report(
+                    {
+                        "net": f"mnist-mlp 3x{options.width}",
+                        "batch": batch,
+                        "threads": options.threads,
+                        **{f"{key}_ms": round(timing.best_ms, 4) for key, timing in timings.items()},
+                        "median_ms": {key: round(timing.median_ms, 4) for key, timing in timings.items()},
+                        "times_faster_than": {key: round(timings[key].best_ms / timings["lobit_w1a1"].best_ms, 2) for key in candidates},
+                        "one_bit_limit_gmacs": round(limit, 1),
+                        "layers": one_bit_rates(session, x, limit),
+                        "bytes": {"lobit_w1a1": file_bytes, "lobit_weights": weight_bytes, "fp32_weights": float_bytes, **others.nbytes},
+                        "machine": facts,
+                    },
+                    options.out,
+                )
 
 
 def report(row: dict[str, Any], out: Path | None) -> None:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
     from lobit.capture import ExportReport, VerifyReport
     from lobit.convert import QuantizeReport, quantize_
+    from lobit.report.bench import bench
+    from lobit.report.evaluate import evaluate
     from lobit.report.summary import summary
     from lobit.runtime import Session, load
     from lobit.training import TrainResult, train
@@ -34,6 +36,8 @@ _LAZY = {
     "Session": "lobit.runtime",
     "TrainResult": "lobit.training",
     "VerifyReport": "lobit.capture",
+    "bench": "lobit.report.bench",
+    "evaluate": "lobit.report.evaluate",
     "export": "lobit.capture",
     "load": "lobit.runtime",
     "models": "lobit.models",
@@ -81,6 +85,8 @@ __all__ = [
     "TrainResult",
     "VerifyReport",
     "__version__",
+    "bench",
+    "evaluate",
     "export",
     "load",
     "models",

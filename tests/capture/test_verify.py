@@ -174,3 +174,44 @@ def test_the_papers_small_net_with_dropout_between_codes(tmp_path):
     report = export(model, torch.rand(16, 1, 28, 28), tmp_path / "net.lobit").verification
     assert report.ok
     assert report.compared == report.equal
+
+
+def test_batches_are_counted_together_and_name_the_first_difference_by_its_place_among_all(tmp_path):
+    model = settle(nn.Sequential(lnn.Linear(8, 8, weight_quantizer="sign", input_quantizer="sign")), (8,), 0)
+    x = torch.randn(10, 8)
+    export(model, x, tmp_path / "net.lobit")
+    whole, parts = verify(model, tmp_path / "net.lobit", x), verify(model, tmp_path / "net.lobit", x, batch=3)
+    assert parts == whole
+    assert parts.ok
+    done = []
+
+    class Turned(nn.Module):
+        """Differs from the file in its eighth sample alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            sign = torch.ones(len(x), 1)
+            sign[(x == first).all(1)] = -1
+            return self.inner[0](x * sign)
+
+    first = x[7]
+    turned = nn.Sequential(model[0]).eval()
+    turned.forward = Turned().forward
+    report = verify(turned, tmp_path / "net.lobit", x, batch=3, progress=lambda *figures: done.append(figures))
+    assert not report.ok
+    assert report.compared == 80
+    assert report.equal == 72
+    assert report.rows[0].first_difference.startswith("at (7, 0)")
+    assert done == [(3, 10), (6, 10), (9, 10), (10, 10)]
+
+
+def test_a_long_name_and_a_difference_fit_80_columns():
+    from lobit.capture.verify import CodeRow, OutputRow, VerifyReport
+
+    name = "backbone.stages.3.blocks.12.branch.convolution.input"
+    rows = (CodeRow(name, False, 10**9, 10**9 - 5, "at (999, 511, 13, 13): -1 in PyTorch, 1 packed", 3, 1),)
+    lines = str(VerifyReport(rows, (OutputRow(name, False, False, 1.25e-6),), 10_000)).splitlines()
+    assert max(map(len, lines)) <= 80

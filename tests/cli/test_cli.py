@@ -28,7 +28,9 @@ def lobit(*arguments, cwd=None, **env):
     )
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "export", "summary", "verify", "report", "models", "recipes", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "eval", "export", "run", "bench", "summary", "verify", "report", "models", "recipes", "doctor"]
+)
 def test_every_command_has_help_with_an_example(command, capsys):
     assert run([command, "--help"]) == 0
     out = capsys.readouterr().out
@@ -48,6 +50,15 @@ def test_train_export_verify_in_a_pipe(tmp_path):
     verified = lobit("verify", "run", "net.lobit", cwd=tmp_path)
     assert verified.returncode == 0
     assert "the same" in verified.stdout
+    as_json = json.loads(lobit("verify", "run", "--json", "--batch", "100", cwd=tmp_path).stdout)
+    assert as_json["ok"]
+    assert as_json["batch"] == 360
+    assert as_json["compared"] == as_json["equal"] > 0
+    nets = json.loads(lobit("eval", "run", "--json", cwd=tmp_path).stdout)["nets"]
+    assert [net["net"] for net in nets] == ["packed", "PyTorch"]
+    assert nets[0]["correct"] == nets[1]["correct"]
+    assert nets[0]["loss"] == nets[1]["loss"]
+    assert len(json.loads(lobit("eval", "run/checkpoints/last.ckpt", "--json", cwd=tmp_path).stdout)["nets"]) == 1
 
 
 @pytest.mark.parametrize(
