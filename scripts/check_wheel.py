@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def check_golden(path: Path) -> None:
     print(f"{path.name}: {len(stored['x'])} samples equal to the stored outputs with {', '.join(isas())}\n{session.explain()}")
 
 
+def check_export_to_c(path: Path) -> None:
+    """The wheel holds the C files that exported networks need, and writes a network without torch."""
+    from lobit.export import export_c
+
+    with tempfile.TemporaryDirectory() as place:
+        print(export_c(path, f"{place}/c"))
+        if not Path(place, "c", "lobit_products.c").exists():
+            sys.exit("exported C lacks its loops")
+
+
 def main() -> None:
     """Run from the command line."""
     files = sorted(Path(sys.argv[1]).glob("*.lobit"))
@@ -61,6 +72,7 @@ def main() -> None:
     check_missing_extra()
     for path in files:
         check_golden(path)
+        check_export_to_c(path)
     if "torch" in sys.modules:
         sys.exit("running a packed file imported torch")
 
