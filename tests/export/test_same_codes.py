@@ -119,6 +119,15 @@ def test_a_nan_of_the_networks_own_arithmetic_is_the_lowest_code(tmp_path: Path)
         assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("code", ["odd1", "unsigned2"])
+def test_thresholds_of_one_channel_on_stored_sums(code: str, tmp_path: Path) -> None:
+    need("gcc")
+    net = Net(4, x=(3, 6, 7))
+    sums = net.conv(net.codes("x", CodeType("signed", 4)), net.weight(CodeType("signed", 4), 1, 3, 2, 2))
+    graph = net.graph(sums, net.threshold(sums, CodeType.parse(code), 20.0))
+    check(tmp_path, [(graph, net.data(3, scale=8))], "gcc", SANITIZED)
+
+
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     need("gcc")
     net = Net(3, a=(3, 4, 5), b=(3, 4, 5))
