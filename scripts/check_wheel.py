@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ def check_doctor() -> None:
         sys.exit("the doctor finds something broken")
 
 
+def check_export_to_c(path: Path) -> None:
+    """The wheel holds the C files that exported networks need, and writes a network without torch."""
+    from lobit.export import export_c
+
+    with tempfile.TemporaryDirectory() as place:
+        print(export_c(path, f"{place}/c"))
+        if not Path(place, "c", "lobit_products.c").exists():
+            sys.exit("exported C lacks its loops")
+
+
 def main() -> None:
     """Run from the command line."""
     from lobit.runtime import isas
@@ -93,6 +104,7 @@ def main() -> None:
         sys.exit(f"a generic build has the scalar kernels alone, not {', '.join(isas())}")
     for path in files:
         check_golden(path)
+        check_export_to_c(path)
     check_doctor()
     if "torch" in sys.modules:
         sys.exit("running a packed file imported torch")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lobit.bits import Alphabet, CodeType
-from lobit.format import Graph
+from lobit.format import Constant, Graph
+from lobit.format.geometry import window_of
 from tests.runtime.nets import INPUT_CODES, WEIGHT_CODES, Net
 
 THRESHOLD_CODES = [
@@ -62,14 +63,18 @@ def layer(seed: int) -> tuple[Graph, np.ndarray[Any, Any]]:
     return net.graph(), net.data(3, scale=code.hi)
 
 
-def extreme_layer(code: CodeType, weight: CodeType, zero: int, inputs: int) -> tuple[Graph, np.ndarray[Any, Any]]:
-    """Sums as large as they can be, of both signs: all codes at their extremes."""
+def extreme_layer(code: CodeType, weights: list[CodeType], zero: int, inputs: int) -> tuple[Graph, np.ndarray[Any, Any]]:
+    """Sums as large as they can be, of both signs: all codes at their extremes; an output for each type of weights."""
     net = Net(0, x=(inputs,))
-    rows = np.array([np.full(inputs, weight.hi), np.full(inputs, weight.levels[0]), np.resize([weight.hi, weight.levels[0]], inputs)])
-    from lobit.format import Constant
-
-    net.linear(net.codes("x", code, zero), Constant.from_codes(rows, weight))
-    return net.graph(), np.stack([np.full(inputs, 1e6), np.full(inputs, -1e6), np.resize([1e6, -1e6, -1e6], inputs)]).astype(np.float32)
+    x = net.codes("x", code, zero)
+    sums = []
+    for weight in weights:
+        low, high = weight.levels[0], weight.levels[-1]
+        rows = np.array([np.full(inputs, high), np.full(inputs, low), np.resize([high, low], inputs)])
+        sums.append(net.linear(x, Constant.from_codes(rows, weight)))
+    return net.graph(*sums), np.stack([np.full(inputs, 1e6), np.full(inputs, -1e6), np.resize([1e6, -1e6, -1e6], inputs)]).astype(
+        np.float32
+    )
 
 
 class Builder:
@@ -163,8 +168,6 @@ class Builder:
         return self.net.pool("avg_pool2d", self.at, settings["kernel"], settings["stride"], settings["padding"])
 
     def max_pool(self) -> str | None:
-        from lobit.format.geometry import window_of
-
         for _ in range(20):
             settings = window(self.rng, self.shape()[1:])
             if self.rng.random() < 0.5:

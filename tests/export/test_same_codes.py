@@ -62,10 +62,7 @@ def test_networks_of_all_operators(tmp_path_factory: Any, compiler: str, flags: 
 def test_every_pair_of_alphabets_at_its_extreme_sums(tmp_path: Path) -> None:
     """All codes at their bounds; with as many inputs as 32 bits allow, or 70."""
     need("gcc")
-    cases = []
-    for code in INPUT_CODES:
-        for weight in WEIGHT_CODES:
-            cases.append(extreme_layer(code, weight, 0, 70))
+    cases = [extreme_layer(code, WEIGHT_CODES, 0, 70) for code in INPUT_CODES]
     for code, zero, weight in (
         (CodeType("unsigned", 8), 0, CodeType("odd", 8)),
         (CodeType("unsigned", 8), 255, CodeType("unsigned", 8)),
@@ -73,7 +70,7 @@ def test_every_pair_of_alphabets_at_its_extreme_sums(tmp_path: Path) -> None:
         (CodeType("signed", 8), 127, CodeType("signed", 8)),
     ):
         largest = max(abs(code.lo - zero), abs(code.hi - zero)) * weight.max_abs
-        cases.append(extreme_layer(code, weight, zero, MAX_SUM // largest))
+        cases.append(extreme_layer(code, [weight], zero, MAX_SUM // largest))
     check(tmp_path, cases, "gcc", SANITIZED)
 
 
@@ -111,13 +108,24 @@ def test_rounding_of_special_floats(code: CodeType | None, tmp_path: Path) -> No
 
 def test_a_nan_of_the_networks_own_arithmetic_is_the_lowest_code(tmp_path: Path) -> None:
     need("gcc")
-    cases = []
-    for code in (CodeType("unsigned", 3), CodeType("signed", 8), CodeType("odd", 1)):
-        net = Net(0, x=(2, 1, 2))
-        infinite = net.chain("x", ("mul", 3e38), ("mul", 10.0))
-        net.codes(net.node("add", (infinite, net.chain(infinite, ("mul", -1.0)))), code)
-        cases.append((net.graph(), np.array([[[[1.0, -1.0]], [[0.0, 2.0]]]], np.float32)))
-    check(tmp_path, cases, "gcc", ["-O2"])
+    codes = [CodeType("unsigned", 3), CodeType("signed", 8), CodeType("odd", 1)]
+    net = Net(0, x=(2, 1, 2))
+    infinite = net.chain("x", ("mul", 3e38), ("mul", 10.0))
+    nan = net.node("add", (infinite, net.chain(infinite, ("mul", -1.0))))
+    graph = net.graph(*(net.codes(nan, code) for code in codes))
+    x = np.array([[[[1.0, -1.0]], [[-3.0, 2.0]]]], np.float32)
+    for code, mine, theirs in zip(codes, Program(tmp_path, [graph])(0, x), Session(graph)(x), strict=True):
+        assert (mine == code.lo).all()
+        assert np.array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("code", ["odd1", "unsigned2"])
+def test_thresholds_of_one_channel_on_stored_sums(code: str, tmp_path: Path) -> None:
+    need("gcc")
+    net = Net(4, x=(3, 6, 7))
+    sums = net.conv(net.codes("x", CodeType("signed", 4)), net.weight(CodeType("signed", 4), 1, 3, 2, 2))
+    graph = net.graph(sums, net.threshold(sums, CodeType.parse(code), 20.0))
+    check(tmp_path, [(graph, net.data(3, scale=8))], "gcc", SANITIZED)
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ from lobit.export.values import Field, pack_planes
 from lobit.format import ValueType
 
 Array = NDArray[np.int64]
-WORD_COST, BYTE_COST = 9.0, 3.5
-"""Instructions on a Cortex-M: a word of two planes (load, and, count), and a product of two bytes. docs/microcontrollers.md has measurements."""
+WORD_COST, BYTE_COST = 11.0, 3.5
+"""Instructions on a Cortex-M3: a word of two planes (load, and, count), and a product of two bytes. docs/microcontrollers.md has measurements."""
+FLASH_FACTOR = 2.0
+"""Planes may take so many times the instructions of bytes: they take fewer bits of flash, the scarcer of the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,4 +91,4 @@ def cheaper_form(x: CodeType, uses: list[tuple[CodeType, int]]) -> str:
     if x.alphabet is Alphabet.ODD or not uses:
         return "planes" if x.bits < 8 else "bytes"
     planes = sum(x.bits * plane_bits(code) * WORD_COST * -(-inputs // 32) for code, inputs in uses)
-    return "planes" if planes <= sum(BYTE_COST * inputs for _, inputs in uses) else "bytes"
+    return "planes" if planes <= FLASH_FACTOR * sum(BYTE_COST * inputs for _, inputs in uses) else "bytes"

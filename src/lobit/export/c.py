@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,8 +54,10 @@ class CReport:
     def __str__(self) -> str:
         entries = "floats or codes" if self.codes_input else "floats"
         return (
-            f"{self.folder}: {len(self.files)} files; constants {self.weight_bytes} bytes, arena {self.arena_bytes} bytes, runs from {entries}\n"
-            f"its test compares the outputs and {self.compared} stored values: make -C {self.folder} test"
+            f"{self.folder}: {len(self.files)} files\n"
+            f"constants {self.weight_bytes} bytes, arena {self.arena_bytes} bytes; runs from {entries}\n"
+            f"compare the outputs and {self.compared} stored values:\n"
+            f"  make -C {shlex.quote(str(self.folder))} test"
         )
 
 
@@ -95,12 +98,9 @@ def export_c(
 
     Examples
     --------
-    >>> import tempfile
-    >>> from tests.format.samples import mlp
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     report = export_c(mlp(), place + "/net")
-    >>> report.arena_bytes, report.codes_input
-    (36, True)
+    >>> report = export_c("digits.lobit", "digits-c", name="digits")  # doctest: +SKIP
+    >>> report.arena_bytes, report.codes_input  # doctest: +SKIP
+    (676, True)
     """
     check_identifier(name)
     target = check_folder(folder)

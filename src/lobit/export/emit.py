@@ -140,8 +140,8 @@ class Emitter:
         x, node = call.reads[0], call.node
         finish, stage = self.stage(node, call.makes, None, floats=x.form == "f32")
         channels, pixels = x.order
-        each = any(self.program.constant(node, role).data.size > 1 for role in node.constants)
-        if (not each or channels == 1) and (not x.external or 1 in x.order):
+        each = node.op == "threshold" or any(self.program.constant(node, role).data.size > 1 for role in node.constants)
+        if not each and (not x.external or 1 in x.order):
             channels, pixels = channels * pixels, 1  # one constant for all: rows may be as long as they like
         if x.external:
             return f"lb_run_input({finish}, {stage}, {{x0}}, {{to}}, {channels}, {pixels});"
