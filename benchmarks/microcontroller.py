@@ -91,9 +91,9 @@ def measure(folder: Path, sources: list[str], board: str, input_bytes: int) -> d
 
 def packed_rows(net: str, bits: str, folder: Path) -> list[dict[str, Any]]:
     """Rows of one width: from codes."""
-    from lobit.export import export_c
-    from lobit.export.readme import LOOPS
-    from lobit.export.text import array
+    from lobit.targets import export_c
+    from lobit.targets.readme import LOOPS
+    from lobit.targets.text import array
 
     report = export_c(graph_of(net, bits), folder)
     pixels = np.random.default_rng(0).integers(0, 256, SHAPES[net][0] ** 2).astype("u1")
@@ -105,8 +105,8 @@ def packed_rows(net: str, bits: str, folder: Path) -> list[dict[str, Any]]:
 
 def float_rows(net: str, folder: Path) -> list[dict[str, Any]]:
     """Rows of the float net, from a float image."""
-    from lobit.export.folder import runtime_files
-    from lobit.export.text import array
+    from lobit.targets.folder import runtime_files
+    from lobit.targets.text import array
 
     for name, text in runtime_files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

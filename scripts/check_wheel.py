@@ -81,7 +81,7 @@ def check_doctor() -> None:
 
 def check_export_to_c(path: Path) -> None:
     """The wheel holds the C files that exported networks need, and writes a network without torch."""
-    from lobit.export import export_c
+    from lobit.targets import export_c
 
     with tempfile.TemporaryDirectory() as place:
         print(export_c(path, f"{place}/c"))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lobit.export import export_c
-from tests.export.machine import need, run
+from lobit.targets import export_c
+from tests.targets.machine import need, run
 
 NETS = Path(__file__).parent.parent / "export" / "nets"
 NAMES = ["digits-w1a1", "digits-w2a2", "mnist-convnet-small-w2a2"]

@@ -64,9 +64,9 @@ def _export_run(run: Path, file: Path, data_dir: Path | None, *, strict: bool) -
 
 
 def _export_c(net: Path, folder: Path, data_dir: Path | None, name: str, *, strict: bool) -> None:
-    from lobit.export import export_c
-    from lobit.export.folder import check_folder
-    from lobit.export.text import check_identifier
+    from lobit.targets import export_c
+    from lobit.targets.folder import check_folder
+    from lobit.targets.text import check_identifier
 
     check_identifier(name)
     check_folder(folder)

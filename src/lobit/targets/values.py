@@ -55,7 +55,7 @@ class Value:
     shares : Value, optional
         The value whose memory it is: a flattened image is the image.
     offset : int
-        Word of the arena where it begins; set by `lobit.export.source`.
+        Word of the arena where it begins; set by `lobit.targets.source`.
     """
 
     name: str

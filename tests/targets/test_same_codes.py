@@ -14,8 +14,8 @@ from lobit.bits import CodeType
 from lobit.format import Graph
 from lobit.format.operators import MAX_SUM
 from lobit.runtime import Session
-from tests.export.machine import Program, need
-from tests.export.random_nets import extreme_layer, layer, network
+from tests.targets.machine import Program, need
+from tests.targets.random_nets import extreme_layer, layer, network
 from tests.runtime.nets import INPUT_CODES, WEIGHT_CODES, Net
 from tests.runtime.reference import interpret
 

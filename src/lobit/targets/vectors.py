@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lobit.export.lower import Program
-from lobit.export.source import C_TYPES, codes_entry, codes_type, input_names, output_names
-from lobit.export.text import array, comment
-from lobit.export.values import Value
+from lobit.targets.lower import Program
+from lobit.targets.source import C_TYPES, codes_entry, codes_type, input_names, output_names
+from lobit.targets.text import array, comment
+from lobit.targets.values import Value
 from lobit.runtime import Session
 
 Arrays = Sequence[NDArray[np.float32]]

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lobit.export import export_c
-from lobit.export.folder import runtime_files
-from lobit.export.lower import lower
-from lobit.export.source import C_TYPES, codes_entry, codes_type
+from lobit.targets import export_c
+from lobit.targets.folder import runtime_files
+from lobit.targets.lower import lower
+from lobit.targets.source import C_TYPES, codes_entry, codes_type
 from lobit.format import Graph
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off"]

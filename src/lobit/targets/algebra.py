@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.bits import Alphabet, CodeType
-from lobit.export.values import Field, pack_planes
+from lobit.targets.values import Field, pack_planes
 from lobit.format import ValueType
 
 Array = NDArray[np.int64]

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.bits import Alphabet
-from lobit.export import algebra
-from lobit.export.lower import Call, Program
-from lobit.export.text import array, comment
-from lobit.export.values import Field, Value
+from lobit.targets import algebra
+from lobit.targets.lower import Call, Program
+from lobit.targets.text import array, comment
+from lobit.targets.values import Field, Value
 from lobit.format import Node, ValueType, accumulator_bound
 from lobit.format.geometry import Window
 from lobit.format.operators import MAX_SUM

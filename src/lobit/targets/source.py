@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lobit.bits import Alphabet
-from lobit.export.arena import Block, place
-from lobit.export.emit import Emitter
-from lobit.export.lower import Call, Program
-from lobit.export.text import comment
-from lobit.export.values import Value
+from lobit.targets.arena import Block, place
+from lobit.targets.emit import Emitter
+from lobit.targets.lower import Call, Program
+from lobit.targets.text import comment
+from lobit.targets.values import Value
 
 C_TYPES = {"f32": "float", "i32": "int32_t", "codes": "int16_t"}
 
