@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lobit.report.evaluate import evaluate
     from lobit.report.summary import summary
     from lobit.runtime import Session, load
+    from lobit.targets import export_c
     from lobit.training import TrainResult, train
 
     export, verify = capture.export, capture.verify
@@ -39,6 +40,7 @@ _LAZY = {
     "bench": "lobit.report.bench",
     "evaluate": "lobit.report.evaluate",
     "export": "lobit.capture",
+    "export_c": "lobit.targets",
     "load": "lobit.runtime",
     "models": "lobit.models",
     "nn": "lobit.nn",
@@ -88,6 +90,7 @@ __all__ = [
     "bench",
     "evaluate",
     "export",
+    "export_c",
     "load",
     "models",
     "nn",

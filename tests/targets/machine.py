@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lobit.format import Graph
 from lobit.targets import export_c
 from lobit.targets.folder import runtime_files
 from lobit.targets.lower import lower
 from lobit.targets.source import C_TYPES, codes_entry, codes_type
-from lobit.format import Graph
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off"]
 DTYPES = {"f32": np.float32, "i32": np.int32, "codes": np.int16}

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lobit.errors import ConfigError, ExportError, FormatError, ShapeError
+from lobit.format import Graph, check_graph, write_file
 from lobit.targets import export_c, folder
 from lobit.targets.arena import Block, place
 from lobit.targets.text import comment
-from lobit.format import Graph, check_graph, write_file
-from tests.targets.machine import STRICT, need, run
 from tests.format.samples import convnet, mlp
+from tests.targets.machine import STRICT, need, run
 
 HOSTILE = [
     "*/ int evil(void) { return 1; } /*",

@@ -14,10 +14,10 @@ from lobit.bits import CodeType
 from lobit.format import Graph
 from lobit.format.operators import MAX_SUM
 from lobit.runtime import Session
-from tests.targets.machine import Program, need
-from tests.targets.random_nets import extreme_layer, layer, network
 from tests.runtime.nets import INPUT_CODES, WEIGHT_CODES, Net
 from tests.runtime.reference import interpret
+from tests.targets.machine import Program, need
+from tests.targets.random_nets import extreme_layer, layer, network
 
 SANITIZED = ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 COMPILERS = [("gcc", ["-O2"]), ("gcc", SANITIZED), ("clang", ["-O2"])]

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.bits import Alphabet, CodeType
-from lobit.targets.values import Field, pack_planes
 from lobit.format import ValueType
+from lobit.targets.values import Field, pack_planes
 
 Array = NDArray[np.int64]
 WORD_COST, BYTE_COST = 11.0, 3.5

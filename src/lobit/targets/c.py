@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.errors import ExportError, ShapeError
+from lobit.format import Graph, check_graph, read_file
 from lobit.targets.folder import check_folder, runtime_files, write_folder
 from lobit.targets.lower import lower
 from lobit.targets.readme import makefile, readme
 from lobit.targets.source import make_source
 from lobit.targets.text import check_identifier
 from lobit.targets.vectors import make_test
-from lobit.format import Graph, check_graph, read_file
 
 MAX_CONSTANTS = 1 << 26
 SAMPLES = 4

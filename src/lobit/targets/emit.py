@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.bits import Alphabet
+from lobit.format import Node, ValueType, accumulator_bound
+from lobit.format.geometry import Window
+from lobit.format.operators import MAX_SUM
 from lobit.targets import algebra
 from lobit.targets.lower import Call, Program
 from lobit.targets.text import array, comment
 from lobit.targets.values import Field, Value
-from lobit.format import Node, ValueType, accumulator_bound
-from lobit.format.geometry import Window
-from lobit.format.operators import MAX_SUM
 
 INT32 = np.iinfo(np.int32)
 

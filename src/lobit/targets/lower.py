@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lobit.errors import ExportError
-from lobit.targets.algebra import cheaper_form
-from lobit.targets.values import Value
 from lobit.format import Constant, Graph, Node, ValueType
 from lobit.format.geometry import Window, window_of
+from lobit.targets.algebra import cheaper_form
+from lobit.targets.values import Value
 
 PRODUCTS = ("linear", "conv2d")
 STAGES = ("threshold", "chain")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from lobit.format import Step
 from lobit.targets.lower import Program
 from lobit.targets.source import C_TYPES, Source, codes_entry, codes_type, input_names, output_names
 from lobit.targets.text import comment
-from lobit.format import Step
 
 LOOPS = ("lobit_values.c", "lobit_stages.c", "lobit_pools.c", "lobit_products.c")
 PIXEL_LEVELS = 255

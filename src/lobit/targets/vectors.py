@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lobit.runtime import Session
 from lobit.targets.lower import Program
 from lobit.targets.source import C_TYPES, codes_entry, codes_type, input_names, output_names
 from lobit.targets.text import array, comment
 from lobit.targets.values import Value
-from lobit.runtime import Session
 
 Arrays = Sequence[NDArray[np.float32]]
 DTYPES = {"f32": "<f4", "i32": "<i4", "codes": "<i2"}
