@@ -48,5 +48,5 @@ def inline_picture(svg: str) -> str:
     svg = svg[svg.index("<svg") :].replace(
         '<style type="text/css">*{', '<style type="text/css">.picture *{'
     )  # matplotlib's rule is for its own
-    svg = re.sub(r"@media \(prefers-color-scheme: dark\) \{ :root \{([^{}]*)\} \}", r"[data-md-color-scheme=slate] {\1}", svg)
+    svg = re.sub(r"@media [^{}]*\(prefers-color-scheme: dark\) \{ :root \{([^{}]*)\} \}", r"[data-md-color-scheme=slate] {\1}", svg)
     return re.sub(r":root \{([^{}]*)\}", r"[data-md-color-scheme=default] {\1}", svg).replace("color-scheme: light dark;", "")

@@ -42,7 +42,7 @@ def test_bare_import_is_quick() -> None:
     assert min(float(python(code)) for _ in range(5)) < 0.2
 
 
-@pytest.mark.parametrize("name", ["format", "runtime", "export", "bits", "errors"])
+@pytest.mark.parametrize("name", ["format", "runtime", "targets", "bits", "errors"])
 def test_what_runs_a_file_works_where_torch_does_not_exist(name: str) -> None:
     python(f"import sys; sys.modules['torch'] = None; import lobit.{name}")
 

@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 
+from lobit.bits import CodeType
 from lobit.errors import ConfigError
 from lobit.format import write_file
-from lobit.report.bench import LOBIT, bench, plane_products
+from lobit.report.bench import LOBIT, _layers, bench, plane_products
 from lobit.report.bench_table import bench_text, write_bench_picture
 from lobit.runtime import Session
 from tests.report.test_peers import one_bit_mlp, wide_codes
+from tests.runtime.nets import Net
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +60,17 @@ def test_planes_are_counted_as_products_of_their_widths():
     rows = Session(wide_codes().graph(), isa="scalar", prefer="planes").explain().rows
     products = [plane_products(row) for row in rows if row.macs]
     assert products == [2 * 8, 2 * 8]
+
+
+def test_bit_planes_are_held_against_the_one_bit_limit_divided_by_their_products():
+    net = Net(0, x=(200,))
+    net.linear(net.codes("x", CodeType("unsigned", 2)), net.weight(CodeType("signed", 3), 40, 200))
+    session = Session(net.graph(), isa="scalar", prefer="planes")
+    x = np.zeros((1, 200), np.float32)
+    layers = _layers(session.explain(), session.profile(x), {"one-bit": 1000.0, "int8": 100.0, "fp32": 10.0}, 2)
+    products = [layer for layer in layers if layer.limit]
+    assert [layer.limit for layer in products] == ["one-bit"]
+    assert all(layer.limit_share == pytest.approx(layer.gmacs * 6 / 2000) for layer in products)
 
 
 def test_text_fits_80_columns_and_json_holds_it_all(result):

@@ -12,7 +12,7 @@ import typer
 from lobit.cli.options import DataDir
 from lobit.errors import LobitError
 
-EXAMPLE = "Example: lobit export runs/digits-w2a2 digits.lobit; then: lobit export --target c digits.lobit digits-c"
+EXAMPLE = "Example: lobit export runs/digits-w2a2 digits.lobit; or to C: lobit export --target c digits.lobit digits-c"
 EXAMPLES = 16
 """How many test images a file is verified with before it is written."""
 VECTORS = 4
