@@ -3,7 +3,8 @@
 usage: python -m benchmarks.microcontroller [--nets digits-convnet mnist-convnet-small] [--bits W1A1 W2A2 W4A4 W8A8] [--out FILE]
 
 Prints a Markdown table, and writes its rows as JSON lines to FILE. Nothing is trained: what a net costs does not depend on what it has learned. Instructions are
-counted by an emulator (`qemu-system-arm -icount shift=0`, to 40); they are not cycles. Needs arm-none-eabi-gcc and qemu-system-arm.
+counted by an emulator (`qemu-system-arm -icount shift=0`, to 40); they are not cycles. Needs arm-none-eabi-gcc with newlib's
+headers, and qemu-system-arm.
 """
 
 from __future__ import annotations
