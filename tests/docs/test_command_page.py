@@ -21,5 +21,5 @@ def test_the_page_names_every_command_and_every_option() -> None:
         assert f"](#lobit-{name})" in page
         assert (command.epilog or "").removeprefix("Example: ") in section
         for parameter in command.params:
-            for spelling in parameter.opts:
+            for spelling in parameter.opts if parameter.param_type_name == "option" else [parameter.metavar or parameter.opts[0]]:
                 assert spelling in section
