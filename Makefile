@@ -95,6 +95,7 @@ pages: setup
 	$(BIN)/python -m scripts.kernel_page
 	$(BIN)/python -m scripts.concepts_figure
 	$(BIN)/python -m scripts.readme_figure
+	$(BIN)/python -m scripts.sweep_page
 
 docs: setup
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import lobit
-from lobit.cli import bench, classify, demo, doctor, evaluate, export, models, recipes, report, summary, train, verify
+from lobit.cli import bench, classify, demo, doctor, evaluate, export, models, recipes, report, summary, sweep, train, verify
 from lobit.cli.stopping import Commands, Stopped, say_stopped, stoppable
 from lobit.errors import LobitError
 from lobit.extras import missing_extra
@@ -40,7 +40,7 @@ def options(
     """Options of every command; `run` reads --debug itself."""
 
 
-for _module in (demo, train, evaluate, export, classify, bench, summary, verify, report, models, recipes, doctor):
+for _module in (demo, train, sweep, evaluate, export, classify, bench, summary, verify, report, models, recipes, doctor):
     _module.add_to(app)
 
 
