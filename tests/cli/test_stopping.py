@@ -69,13 +69,14 @@ def test_an_error_that_only_a_stop_caused_is_no_error(monkeypatch, capsys):
 
 
 def child(code, *, before=""):
-    """A process that runs ``code`` as the body of a command."""
+    """A process that runs ``code`` as the body of a command, and says "ready" before it, unless the code does."""
+    ready = "" if "ready" in code else "    print('ready', flush=True)"
     text = f"""
 import os, signal, sys, time
 {before}
 from lobit.cli import app
 def body(*_, **__):
-    print("ready", flush=True)
+{ready}
 {code}
 app.app = body
 sys.exit(app.run(["train", "a b"]))
@@ -98,7 +99,9 @@ def test_signals_that_ask_to_stop_end_the_command_alike(number, word):
 
 
 def test_a_second_signal_ends_the_process_at_once_and_one_of_the_same_wish_does_not():
-    running = child("    try: time.sleep(60)\n    except KeyboardInterrupt: print('stopping', flush=True); time.sleep(60)")
+    running = child(
+        "    try: print('ready', flush=True); time.sleep(60)\n    except KeyboardInterrupt: print('stopping', flush=True); time.sleep(60)"
+    )
     running.send_signal(signal.SIGINT)
     assert running.stdout.readline() == "stopping\n"
     running.send_signal(signal.SIGINT)  # a wrapper's copy of the first

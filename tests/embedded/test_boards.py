@@ -10,7 +10,7 @@ import pytest
 from lobit.targets import export_c
 from tests.targets.machine import need, run
 
-NETS = Path(__file__).parent.parent / "export" / "nets"
+NETS = Path(__file__).parent.parent / "targets" / "nets"
 NAMES = ["digits-w1a1", "digits-w2a2", "mnist-convnet-small-w2a2"]
 BOARD_TOOLS = ("make", "arm-none-eabi-gcc", "qemu-system-arm")
 

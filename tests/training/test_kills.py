@@ -54,7 +54,8 @@ class Ground:
             self.writes[validation] = (folder / WRITES).read_text().split()
 
     def train(self, validation, out, *options, kill=None):
-        status, told = self.warm.run("train", f"r{validation}.yaml", "--out", out, *options, kill=kill)
+        """Without its page, which takes longer than the training; a test of its own kills that."""
+        status, told = self.warm.run("train", f"r{validation}.yaml", "--out", out, "--no-report", *options, kill=kill)
         assert status == (KILLED if kill else 0), told
         return told
 
@@ -252,6 +253,21 @@ def test_a_kill_while_an_old_run_is_removed_leaves_one_that_can_be_told_from_a_f
     assert (ground.folder / "run" / "result.json").exists() == (number == 1)
     ground.train(100, "run", "--overwrite")
     assert everything(ground.folder / "run") == ground.wholes[100]
+    shutil.rmtree(ground.folder / "run")
+
+
+def test_a_page_that_is_killed_while_it_is_written_leaves_the_run_whole(ground):
+    ground.train(0, "run")
+    before = everything(ground.folder / "run")
+    status, told = ground.warm.run("report", "run", kill=("half", 1))
+    assert status == KILLED, told
+    check_whole(ground.folder / "run", 1)
+    status, told = ground.warm.run("report", "run")
+    assert status == 0, told
+    assert (ground.folder / "run" / "report.html").read_text().rstrip().endswith("</html>")
+    after = everything(ground.folder / "run")
+    assert after.pop("files") == before.pop("files") | {"report.html"}
+    assert after == before
     shutil.rmtree(ground.folder / "run")
 
 
