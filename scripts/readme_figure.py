@@ -2,14 +2,13 @@
 
 usage: python -m scripts.readme_figure [--out FILE]
 
-On the left the latencies of benchmark-mnist-mlp.jsonl; on the right, where docs/logs holds the result of a sweep, accuracy against the bytes of the packed file.
+On the left the latencies of benchmark-mnist-mlp.jsonl; on the right the nets of sweep-fashion-mnist.json, accuracy against the bytes of the packed file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from lobit.report.figures import Theme, dress, legend, write_picture
+from lobit.report.sweep import SweepResult, read_result
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / "docs" / "logs"
 PICTURE = ROOT / "docs" / "pictures" / "readme.svg"
 LATENCIES = "benchmark-mnist-mlp.jsonl"
+SWEEP = "sweep-fashion-mnist.json"
 PEERS = {"lobit_w1a1": "lobit W1A1", "ort_int8": "ONNX Runtime int8", "ort_fp32": "ONNX Runtime fp32", "torch_fp32": "PyTorch fp32"}
-
-
-@dataclass(frozen=True)
-class Point:
-    """A net of a sweep: its bits, the bytes of its packed file, its share of right answers."""
-
-    bits: str
-    bytes: int
-    accuracy: float
 
 
 def latencies(logs: Path = LOGS) -> dict[int, dict[str, float]]:
@@ -42,25 +34,9 @@ def latencies(logs: Path = LOGS) -> dict[int, dict[str, float]]:
     return {row["batch"]: {name: row[f"{name}_ms"] for name in PEERS} for row in rows}
 
 
-def sweeps(logs: Path = LOGS) -> dict[str, list[Point]]:
-    """The points of each committed sweep by the name of its recipe."""
-    found = {}
-    for path in sorted(logs.rglob("*.json")):
-        result = json.loads(path.read_text())
-        if isinstance(result, dict) and "sweep" in result:
-            found[result["name"]] = [
-                Point(f"W{row['weights']}A{row['activations']}", row["file_bytes"], row["accuracy"]) for row in result["rows"]
-            ]
-    return found
-
-
-def front(points: list[Point]) -> list[Point]:
-    """The points that none beats: by rising bytes, each more accurate than all before."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.bytes, -point.accuracy)):
-        if not best or point.accuracy > best[-1].accuracy:
-            best.append(point)
-    return best
+def accuracies(logs: Path = LOGS) -> SweepResult:
+    """The nets of the sweep."""
+    return read_result(logs / SWEEP)
 
 
 def title(logs: Path = LOGS) -> str:
@@ -70,17 +46,17 @@ def title(logs: Path = LOGS) -> str:
         f"at batch {batch} lobit W1A1 takes {row['lobit_w1a1']:.2g} ms, {', '.join(f'{PEERS[name]} {row[name]:.3g} ms' for name in PEERS if name != 'lobit_w1a1')}"
         for batch, row in times.items()
     ]
-    found = f"; accuracy against bytes of {' and '.join(sweeps(logs))}" if sweeps(logs) else ""
-    return f"The paper's MNIST net on one thread: {'; '.join(said)}{found}"
+    best = ", ".join(f"{row.bits} {row.accuracy:.2%} in {row.file_bytes / 1000:.1f} kB" for row in accuracies(logs).front("file_bytes"))
+    return (
+        f"The paper's MNIST net on one thread: {'; '.join(said)}. A small net on Fashion-MNIST at all bits, the best for their size: {best}"
+    )
 
 
 def draw(theme: Theme, logs: Path = LOGS) -> Any:
     """The figure."""
-    found = sweeps(logs)
-    figure, plots = plt.subplots(1, 2 if found else 1, figsize=(9.6, 3.7) if found else (6.6, 3.4), squeeze=False)
-    _draw_latencies(plots[0][0], theme, latencies(logs))
-    if found:
-        _draw_sweeps(plots[0][1], theme, found)
+    figure, plots = plt.subplots(1, 2, figsize=(9.6, 3.7))
+    _draw_latencies(plots[0], theme, latencies(logs))
+    _draw_accuracies(plots[1], theme, accuracies(logs))
     figure.tight_layout(w_pad=3)
     # a ground of its own: GitHub's setting and the system's, which colours the picture, need not agree
     figure.add_artist(Rectangle((0, 0), 1, 1, transform=figure.transFigure, facecolor=theme.page, zorder=-1))
@@ -110,28 +86,31 @@ def _draw_latencies(plot: Any, theme: Theme, times: dict[int, dict[str, float]])
     legend(plot, theme, loc="lower right", bbox_to_anchor=(1, 0.52), fontsize=9)
 
 
-def _draw_sweeps(plot: Any, theme: Theme, found: dict[str, list[Point]]) -> None:
-    """All nets of each sweep; those that none beats strong and joined."""
+def _draw_accuracies(plot: Any, theme: Theme, result: SweepResult) -> None:
+    """All nets; those that none beats for their size strong, joined and named."""
     dress(plot, theme)
-    for index, (name, points) in enumerate(found.items()):
-        color, best = theme.series[index], front(points)
-        plot.scatter([p.bytes / 1000 for p in points], [100 * p.accuracy for p in points], s=16, color=color, alpha=0.35, linewidths=0)
-        plot.step([p.bytes / 1000 for p in best], [100 * p.accuracy for p in best], where="post", color=color, linewidth=1.2)
-        plot.scatter([p.bytes / 1000 for p in best], [100 * p.accuracy for p in best], s=34, color=color, label=name, zorder=3)
-        for point in {
-            point.bits.split("A")[0]: point for point in best
-        }.values():  # the best of each width of weights: their sizes are close
-            place = (point.bytes / 1000, 100 * point.accuracy)
-            plot.annotate(point.bits, place, xytext=(0, 6), textcoords="offset points", ha="center", color=theme.text, fontsize=8)
+    best = result.front("file_bytes")
+    for rows, style in (
+        (result.rows, {"s": 16, "color": theme.series[5], "alpha": 0.5}),
+        (best, {"s": 34, "color": theme.series[0], "zorder": 3}),
+    ):
+        plot.scatter([row.file_bytes / 1000 for row in rows], [100 * row.accuracy for row in rows], linewidths=0, **style)
+    plot.step(
+        [row.file_bytes / 1000 for row in best], [100 * row.accuracy for row in best], where="post", color=theme.series[0], linewidth=1.2
+    )
+    for index, row in enumerate(best):
+        beside = index + 1 < len(best) and best[index + 1].file_bytes < 1.2 * row.file_bytes  # the next one's name would meet this one's
+        offset, side, height = ((7, -3), "left", "top") if beside else ((0, 6), "center", "bottom")
+        place = (row.file_bytes / 1000, 100 * row.accuracy)
+        plot.annotate(row.bits, place, xytext=offset, textcoords="offset points", ha=side, va=height, color=theme.text, fontsize=8)
     plot.set_xscale("log")
     plot.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     plot.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     plot.xaxis.set_minor_formatter(NullFormatter())
     plot.margins(0.1, 0.2)
-    plot.set_title("Accuracy against size, every W and A", fontsize=10.5, color=theme.text)
+    plot.set_title("Fashion-MNIST: accuracy against size, every W and A", fontsize=10.5, color=theme.text)
     plot.set_xlabel("packed file, kilobytes (log scale)", color=theme.text)
     plot.set_ylabel("test accuracy, %", color=theme.text)
-    legend(plot, theme, loc="lower right", fontsize=8.5)
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -47,34 +46,17 @@ def test_the_figure_says_in_words_what_it_shows() -> None:
     assert f"<title>{words}" in figure.PICTURE.read_text().replace("&#x27;", "'")
 
 
-def with_sweep(folder: Path) -> Path:
-    shutil.copy(figure.LOGS / figure.LATENCIES, folder)
-    rows = [
-        {"weights": w, "activations": a, "file_bytes": 1000 * w + a, "accuracy": 0.9 + 0.01 * w - 0.001 * (a == 1)}
-        for w in (1, 2, 32)
-        for a in (1, 2)
-    ]
-    (folder / "sweep.json").write_text(json.dumps({"sweep": 1, "name": "some-net", "rows": rows}))
-    (folder / "other.json").write_text("[1]")
-    return folder
-
-
-def test_a_committed_sweep_gets_a_second_panel(tmp_path: Path) -> None:
-    logs = with_sweep(tmp_path)
-    drawn = figure.draw(LIGHT, logs)
-    latencies, accuracies = drawn.axes
-    assert [text.get_text() for text in accuracies.texts] == ["W1A2", "W2A2", "W32A2"]
-    assert len(latencies.patches) == len(figure.PEERS) * 2
-    assert "some-net" in figure.title(logs)
-    assert len(figure.draw(LIGHT).axes) == (2 if figure.sweeps() else 1)
-
-
-def test_the_front_has_the_nets_that_none_beats() -> None:
-    points = [
-        figure.Point(name, size, accuracy)
-        for name, size, accuracy in (("a", 3, 0.9), ("b", 1, 0.8), ("c", 2, 0.7), ("d", 4, 0.9), ("e", 1, 0.7))
-    ]
-    assert [point.bits for point in figure.front(points)] == ["b", "a"]
+def test_the_sweeps_panel_shows_all_nets_and_names_those_that_none_beats() -> None:
+    plot = figure.draw(LIGHT).axes[1]
+    rows = json.loads((figure.LOGS / figure.SWEEP).read_text())["rows"]
+    points = [(row["file_bytes"], row["accuracy"], f"W{row['weights']}A{row['activations']}") for row in rows]
+    best = {
+        bits for size, accuracy, bits in points if not any(s <= size and a >= accuracy and (s, a) != (size, accuracy) for s, a, _ in points)
+    }
+    assert {text.get_text() for text in plot.texts} == best
+    assert {tuple(place) for place in plot.collections[0].get_offsets().tolist()} == {
+        (size / 1000, 100 * accuracy) for size, accuracy, _ in points
+    }
 
 
 def test_bars_are_as_long_as_the_ratios() -> None:
