@@ -20,14 +20,19 @@ SYSTEM = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "ld-linux-x
 """All of glibc, nothing else."""
 TAGS = re.compile(r"lobit-[\d.]+-(cp311-cp311|cp312-abi3)-(manylinux\w+_x86_64\.)*manylinux_\d+_\d+_x86_64")
 
+FOLDERS = {"src/lobit": "lobit", "native/embedded": "lobit/embedded"}
+"""Folders of the source, and where the wheel has them."""
+
 
 def expected_files() -> set[str]:
-    """The files of the package, as git knows them; as they lie there in a tree without git."""
-    listed = subprocess.run(["git", "ls-files", "-z", "src/lobit"], cwd=ROOT, capture_output=True, text=True, check=False)
+    """The files of the package and the loops of exported C, as git knows them; as they lie there in a tree without git."""
+    listed = subprocess.run(["git", "ls-files", "-z", *FOLDERS], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode == 0 and listed.stdout:
-        return {name.removeprefix("src/") for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
-    found = (path.relative_to(ROOT / "src") for path in (ROOT / "src" / "lobit").rglob("*") if path.is_file())
-    return {str(path) for path in found if path.suffix not in {".so", ".pyc"}}
+        found = {name for name in listed.stdout.split("\0") if name and (ROOT / name).exists()}
+    else:
+        found = {path.relative_to(ROOT).as_posix() for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()}
+    places = {name: folder for name in found for folder in FOLDERS if name.startswith(f"{folder}/")}
+    return {FOLDERS[folder] + name.removeprefix(folder) for name, folder in places.items() if Path(name).suffix not in {".so", ".pyc"}}
 
 
 def check_tag(wheel: Path, glibc: tuple[int, ...]) -> None:

@@ -45,7 +45,7 @@ typedef struct {
     lb_value out;
     uint8_t floats;           /* the row holds the bits of floats */
     uint8_t first;            /* threshold: level of a sum that reaches none */
-    uint8_t count;            /* thresholds a channel, or steps */
+    uint16_t count;           /* thresholds a channel, or steps */
     const int32_t *reach;     /* threshold: (channels, count) */
     const uint32_t *falls;    /* threshold: bit c where channel c counts sums at or below, not at or above */
     const lb_step *steps;     /* chain */

@@ -61,11 +61,20 @@ def test_a_comment_holds_only_harmless_characters(name: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_., ()+-]{0,80}", comment(name))
 
 
-@pytest.mark.parametrize("name", ["", "int", "9net", "Net", "a-b", "a" * 41, "lb_net", "../net", "net;", "ñ", 3, None])
+@pytest.mark.parametrize(
+    "name", ["", "int", "9net", "Net", "a-b", "a" * 41, "lb_net", "../net", "net;", "ñ", "host", "stdint", "string", 3, None]
+)
 def test_a_prefix_that_c_could_not_bear_is_refused(name: object, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="letters"):
         export_c(mlp(), tmp_path / "c", name=name)  # type: ignore[arg-type]
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["c", "test", "internal", "values", "arena", "input", "net_test"])
+def test_a_prefix_that_is_near_a_name_of_ours_compiles(name: str, tmp_path: Path) -> None:
+    need("gcc", "make")
+    export_c(mlp(), tmp_path / "c", name=name)
+    assert b"PASS" in run("make", "-C", tmp_path / "c", "test", "CFLAGS=-Werror")
 
 
 def test_float_layers_are_refused_by_name_before_anything_is_written(tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ def test_rounding_of_special_floats(code: CodeType | None, tmp_path: Path) -> No
     check(tmp_path, [(net.graph(), np.array([SPECIAL], np.float32))], "gcc", ["-O2"])
 
 
+@pytest.mark.parametrize("steps", [255, 256, 300, 1023])
+def test_chains_as_long_as_a_file_may_have(steps: int, tmp_path: Path) -> None:
+    need("gcc")
+    net = Net(0, x=(3,))
+    graph = net.graph(net.chain("x", *[("add", float(i % 7) - 2.5) for i in range(steps)]))
+    check(tmp_path, [(graph, np.array([[0.5, -3.0, 1e6]], np.float32))], "gcc", SANITIZED)
+
+
 def test_a_nan_of_the_networks_own_arithmetic_is_the_lowest_code(tmp_path: Path) -> None:
     need("gcc")
     codes = [CodeType("unsigned", 3), CodeType("signed", 8), CodeType("odd", 1)]

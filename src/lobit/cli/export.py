@@ -45,6 +45,8 @@ def export(
         return
     if name != "net":
         raise LobitError("--name belongs to --target c; leave it out")
+    if net.suffix == ".lobit":
+        raise LobitError(f"{str(net)!r} is a packed file already; name the folder of a run, or export it to C with --target c")
     typer.echo(_export_run(net, out, data_dir, strict=strict)[0])
 
 

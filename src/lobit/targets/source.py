@@ -128,8 +128,8 @@ class _Writer:
             )
         return f"""\
 /* Written by lobit; do not edit. README.md says how to use it. */
-#ifndef LOBIT_{self.upper}_H
-#define LOBIT_{self.upper}_H
+#ifndef LOBIT_NET_{self.upper}_H
+#define LOBIT_NET_{self.upper}_H
 
 #include <stdint.h>
 

@@ -14,6 +14,10 @@ TYPES = {"u4": "uint32_t", "i4": "int32_t", "i2": "int16_t", "i1": "int8_t", "u1
 KEYWORDS = frozenset(["auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum", "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void", "volatile", "while", "main"])  # fmt: skip
 
 
+# A folder of these stands first among the compiler's, so net.h must not hide a header of C's own.
+HEADERS = frozenset(["assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math", "setjmp", "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time", "wchar", "wctype", "features", "alloca", "endian", "unistd", "host", "board", "startup"])  # fmt: skip
+
+
 def comment(name: str) -> str:
     """A name for a comment: nothing that could close it, splice lines or spell a trigraph."""
     return re.sub(r"[^A-Za-z0-9_., ()+-]", "_", name)[:80]
@@ -30,12 +34,12 @@ def check_identifier(name: str) -> str:
     if (
         not isinstance(name, str)
         or not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name)
-        or name in KEYWORDS
+        or name in KEYWORDS | HEADERS
         or name.startswith(("lb_", "lobit"))
     ):
         raise ConfigError(
             f"the name is {name!r}; it begins C identifiers, so it needs 1 to 40 lower-case letters, digits and underscores, a letter first, "
-            "and must be no C keyword and not begin with lb_ or lobit"
+            "and must be no C keyword, no header of C, none of host, board and startup, and not begin with lb_ or lobit"
         )
     return name
 
