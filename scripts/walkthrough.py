@@ -1,6 +1,6 @@
 """Walk through all commands as a new user and write docs/walkthrough.md: each command with what it prints in 80 columns.
 
-usage: python -m scripts.walkthrough [--out FILE]      takes about three minutes; times in its outputs are this machine's, so let it run alone
+usage: python -m scripts.walkthrough [--out FILE]      takes about two minutes and needs chromium; times in its outputs are this machine's, so let it run alone
 
 Folders of this machine are shown as `~`; nothing else of the output is changed, but for long ones, which are cut where they say so.
 """
@@ -18,6 +18,7 @@ from lobit.atomic import atomic_file
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "walkthrough.md"
+PICTURE = ROOT / "docs" / "pictures" / "run-page.png"
 LINES = 60
 """More lines than that are cut."""
 
@@ -81,6 +82,9 @@ AVX-512 and AMX. [Commands](commands.md) has all options.""",
         parts += [f"## {title}", text, *(_block(line, folder) for line in lines)]
         if title.startswith("C for"):
             parts.append(_block("make -C digits-c test", folder, shell=True))
+        if title == "Training":
+            _photograph(folder / "runs" / "digits-w2a2" / "report.html")
+            parts.append("![The page of the run: headline figures, training curves, layers, histograms of codes](pictures/run-page.png)")
     return "\n\n".join(parts) + "\n"
 
 
@@ -106,6 +110,14 @@ def _block(line: str, folder: Path, *, shell: bool = False) -> str:
         output.seek(0)
         text = output.read()
     return f"```console\n$ {said}\n{_shown(text, folder)}\n```"
+
+
+def _photograph(page: Path) -> None:
+    """The page's upper part, as a browser shows it."""
+    settings = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run", "--disable-background-networking")
+    with tempfile.TemporaryDirectory() as profile:
+        where = (f"--user-data-dir={profile}", f"--screenshot={PICTURE}", "--window-size=1200,2300", page.as_uri())
+        subprocess.run(["chromium", *settings, *where], check=True, capture_output=True)
 
 
 def _shown(text: str, folder: Path) -> str:
