@@ -101,6 +101,17 @@ def test_bad_files_are_named_the_rest_goes_on_and_the_status_is_1(folder, tmp_pa
     assert np.load(tmp_path / "scores.npy").shape == (2, 10)
 
 
+def test_scores_are_never_written_over_an_input(folder, tmp_path):
+    array = tmp_path / "x.npy"
+    np.save(array, np.zeros((2, 1, 8, 8), np.float32))
+    before = array.read_bytes()
+    for inputs in (array, tmp_path):
+        status, _, told = lobit("run", "net.lobit", inputs, "--out", array, cwd=folder)
+        assert status == 2
+        assert "name another file for the scores" in told
+        assert array.read_bytes() == before
+
+
 def test_a_raw_score_is_shown_where_nothing_says_that_softmax_fits(folder):
     _, out, _ = lobit("run", "bare.lobit", "floats.npy", "--json", cwd=folder)
     assert "probability" not in json.loads(out.splitlines()[0])

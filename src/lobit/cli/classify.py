@@ -57,6 +57,7 @@ def classify(
     from lobit.report.classify import classify as stream
     from lobit.runtime import load
 
+    _spare_inputs(out, file, inputs)
     session = load(file, threads=threads)
     about = with_options(about_graph(session.graph), pixel_range, white, None if classes is None else _labels(classes))
     found = stream(session, inputs, about, top=top, batch=batch, invert=invert)
@@ -137,6 +138,17 @@ def _labels(path: Path) -> tuple[str, ...]:
     if not labels:
         raise ConfigError(f"{str(path)!r} names no classes; write one a line")
     return labels
+
+
+def _spare_inputs(out: Path | None, file: Path, inputs: list[str]) -> None:
+    """Refuse to write the scores over what is read."""
+    if out is None or not out.exists():
+        return
+    for given in (file, *map(Path, inputs)):
+        if given.exists() and (out.samefile(given) or (given.is_dir() and given.resolve() in out.resolve().parents)):
+            raise ConfigError(
+                f"--out {str(out)!r} is an input, or lies in a folder of inputs, and exists; name another file for the scores"
+            )
 
 
 @contextmanager
