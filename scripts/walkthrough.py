@@ -61,7 +61,6 @@ STEPS = (
         "A small grid; [accuracy against bits](sweep.md) has two full ones.",
         ("sweep digits-w2a2 --weights 1,4 --activations 1,4 --epochs 3 --out grid",),
     ),
-    ("All of it in one", "Four nets, one table, one page. Shown without the lines of the epochs.", ("demo",)),
     (
         "When something is wrong",
         "One line that says what, and what to do.",
@@ -124,8 +123,6 @@ def _shown(text: str, folder: Path) -> str:
     for place in (str(folder), str(ROOT / ".venv"), str(ROOT), os.environ.get("LOBIT_DATA") or "~/data", str(Path.home())):
         text = text.replace(place, "~")
     lines = [line.rstrip() for line in text.rstrip().splitlines()]
-    if "Four nets of one shape" in text:
-        lines = [line for line in lines if ": epoch " not in line]
     if len(lines) > LINES:
         lines = [*lines[: LINES - 10], f"[.. {len(lines) - LINES + 2} lines ..]", *lines[-8:]]
     return "\n".join(lines)
