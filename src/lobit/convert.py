@@ -21,7 +21,7 @@ from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 from lobit.nn import QuantizedLayer
-from lobit.quantizers import Quantizer, get
+from lobit.quantizers import Quantizer, Role, get
 
 Policy = str | Bits | Mapping[str, Any] | None
 
@@ -189,13 +189,14 @@ def _policy(policy: Policy, what: str) -> Mapping[str, Any] | None:
     if widths.gradients != FLOAT_BITS:
         raise ConfigError(f"{what}: {widths} asks for {widths.gradients}-bit gradients, which this version does not have; leave G away")
     settings["bits"] = widths
-    for role, width in (("weights", widths.weights), ("activations", widths.activations)):
+    roles: tuple[tuple[Role, int], ...] = (("weights", widths.weights), ("activations", widths.activations))
+    for role, width in roles:
         settings[role] = None if width == FLOAT_BITS else settings.get(role) or _default(role, width)
         if isinstance(settings[role], Quantizer):
             raise ConfigError(
                 f"{what}: {role} is one quantizer, which only one layer may have; give its name, a dict or a callable that makes one"
             )
-        built = get(settings[role], role, None if width == FLOAT_BITS else width)  # type: ignore[arg-type]  # to be checked, before any change
+        built = get(settings[role], role, None if width == FLOAT_BITS else width)  # to be checked, before any change
         if getattr(built, "bits", width) != width:
             raise ConfigError(f"{what}: {widths} asks for {width}-bit {role}, the quantizer given has {built.bits} bits; make them agree")  # type: ignore[union-attr]
     return None if widths.is_float else settings
@@ -227,15 +228,13 @@ def _replace(path: str, module: nn.Module, policy: Mapping[str, Any] | None, obs
         new = _as(module, PRODUCTS.get(kind, kind))
         assert isinstance(new, QuantizedLayer)
         widths = policy["bits"]
-        weights, activations = (
-            get(policy[role], role, width)  # type: ignore[arg-type]  # roles are the two literals
-            for role, width in (("weights", widths.weights), ("activations", widths.activations))
-        )
+        weights = get(policy["weights"], "weights", widths.weights)
+        activations = get(policy["activations"], "activations", widths.activations)
         for quantizer in (weights, activations):
             if quantizer is not None:
                 quantizer.owner = f"layer {path!r}"
                 quantizer.train(module.training)
-        new.set_quantizers(weights, activations)  # type: ignore[arg-type]  # get checks the role
+        new.set_quantizers(weights, activations)
         note = ", ".join("float" if quantizer is None else quantizer.alias for quantizer in (weights, activations))
         return Row(path, name, str(widths), True, note), new
     if kind in EXACT:

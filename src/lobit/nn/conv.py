@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError
 from lobit.nn.quantized import QuantizedLayer
-from lobit.quantizers import ActivationQuantizer, WeightQuantizer, get
+from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 
 
@@ -22,7 +22,7 @@ class Conv2d(QuantizedLayer, nn.Conv2d):
     ----------
     in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
         As torch's.
-    weight_quantizer, input_quantizer : None, str, dict, callable or Quantizer
+    weight_quantizer, input_quantizer, gradient_quantizer : None, str, dict, callable or Quantizer
         As `lobit.quantizers.get` takes them.
     **kwargs
         ``padding_mode``, ``device`` and ``dtype``; quantized layers pad with zeros only.
@@ -46,16 +46,22 @@ class Conv2d(QuantizedLayer, nn.Conv2d):
         *,
         weight_quantizer: Identifier = None,
         input_quantizer: Identifier = None,
+        gradient_quantizer: Identifier = None,
         **kwargs: Any,
     ) -> None:
         nn.Conv2d.__init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, **kwargs)
-        self.set_quantizers(get(weight_quantizer, "weights"), get(input_quantizer, "activations"))  # type: ignore[arg-type]  # get checks the role
+        self.set_quantizers(get(weight_quantizer, "weights"), get(input_quantizer, "activations"), get(gradient_quantizer, "gradients"))
 
-    def set_quantizers(self, weight_quantizer: WeightQuantizer | None, input_quantizer: ActivationQuantizer | None) -> None:
+    def set_quantizers(
+        self,
+        weight_quantizer: WeightQuantizer | None,
+        input_quantizer: ActivationQuantizer | None,
+        gradient_quantizer: GradientQuantizer | None = None,
+    ) -> None:
         """Attach quantizers; None leaves that side in float."""
         if self.padding_mode != "zeros" and (weight_quantizer or input_quantizer):
             raise ConfigError(f"a quantized convolution pads with zeros, not {self.padding_mode!r}; pad in a layer of its own before it")
-        super().set_quantizers(weight_quantizer, input_quantizer)
+        super().set_quantizers(weight_quantizer, input_quantizer, gradient_quantizer)
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution without a bias."""

@@ -19,7 +19,7 @@ class Linear(QuantizedLayer, nn.Linear):
     ----------
     in_features, out_features : int
     bias : bool
-    weight_quantizer, input_quantizer : None, str, dict, callable or Quantizer
+    weight_quantizer, input_quantizer, gradient_quantizer : None, str, dict, callable or Quantizer
         As `lobit.quantizers.get` takes them.
     **kwargs
         ``device`` and ``dtype``.
@@ -38,10 +38,11 @@ class Linear(QuantizedLayer, nn.Linear):
         *,
         weight_quantizer: Identifier = None,
         input_quantizer: Identifier = None,
+        gradient_quantizer: Identifier = None,
         **kwargs: Any,
     ) -> None:
         nn.Linear.__init__(self, in_features, out_features, bias, **kwargs)
-        self.set_quantizers(get(weight_quantizer, "weights"), get(input_quantizer, "activations"))  # type: ignore[arg-type]  # get checks the role
+        self.set_quantizers(get(weight_quantizer, "weights"), get(input_quantizer, "activations"), get(gradient_quantizer, "gradients"))
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """``x @ weight.T``."""

@@ -1,4 +1,4 @@
-"""What `Linear` and `Conv2d` share: two quantizers, sums of codes that are exact integers, cached weight codes."""
+"""What the layers with weights share: quantizers, sums of codes that are exact integers, cached weight codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
-from lobit.quantizers import ActivationQuantizer, Quantized, WeightQuantizer
+from lobit.nn.gradients import product_with_quantized_gradient
+from lobit.quantizers import ActivationQuantizer, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
 
 EXACT_IN_FLOAT32 = 2**24
@@ -23,28 +24,36 @@ class QuantizedLayer(nn.Module):
     ----------
     weight_quantizer : WeightQuantizer or None
     input_quantizer : ActivationQuantizer or None
+    gradient_quantizer : GradientQuantizer or None
     """
 
     weight: Tensor
     bias: Any
     weight_quantizer: WeightQuantizer | None
     input_quantizer: ActivationQuantizer | None
+    gradient_quantizer: GradientQuantizer | None
 
-    def set_quantizers(self, weight_quantizer: WeightQuantizer | None, input_quantizer: ActivationQuantizer | None) -> None:
+    def set_quantizers(
+        self,
+        weight_quantizer: WeightQuantizer | None,
+        input_quantizer: ActivationQuantizer | None,
+        gradient_quantizer: GradientQuantizer | None = None,
+    ) -> None:
         """Attach quantizers; None leaves that side in float."""
         if weight_quantizer is not None:
-            weight_quantizer.attach(self.weight)
-        for quantizer in (weight_quantizer, input_quantizer):
+            weight_quantizer.attach(self.rows(self.weight))
+        for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
                 quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
         self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer
+        self.gradient_quantizer = gradient_quantizer
         self._kept = KeptCodes()
 
     @property
     def is_quantized(self) -> bool:
         """Whether it has a quantizer at all."""
-        return self.weight_quantizer is not None or self.input_quantizer is not None
+        return any(q is not None for q in (self.weight_quantizer, self.input_quantizer, self.gradient_quantizer))
 
     @property
     def exact(self) -> bool:
@@ -57,10 +66,14 @@ class QuantizedLayer(nn.Module):
         assert self.weight_quantizer is not None
         assert self.input_quantizer is not None
         x, zero = self.input_quantizer.code_type, self.input_quantizer.zero
-        return self.weight[0].numel() * max(abs(x.lo - zero), abs(x.hi - zero)) * self.weight_quantizer.code_type.max_abs
+        return self.rows(self.weight)[0].numel() * max(abs(x.lo - zero), abs(x.hi - zero)) * self.weight_quantizer.code_type.max_abs
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Weights with the output channels first, ``(O, ..)``, as quantizers and `product` take them."""
+        return weight
 
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The layer's linear map without a bias."""
+        """The layer's linear map without a bias, by weights as `rows` gives them."""
         raise NotImplementedError
 
     def per_channel(self, values: Tensor) -> Tensor:
@@ -68,7 +81,10 @@ class QuantizedLayer(nn.Module):
         raise NotImplementedError
 
     def quantized_forward(self, x: Tensor) -> Tensor:
-        """``product(codes_x - zero, codes_w) * (scale_x * scale_w)``, then ``+ bias``: codes first, two float operations after the exact sum."""
+        """``product(codes_x - zero, codes_w) * (scale_x * scale_w)``, then ``+ bias``: codes first, two float operations after the exact sum.
+
+        An input with an offset adds ``product(1, codes_w) * (offset * scale_w)`` ahead of the bias: a second exact sum, of the weights that an output sees.
+        """
         if self.weight.dtype in (torch.float16, torch.bfloat16):
             raise ConfigError(
                 f"a quantized layer has {self.weight.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
@@ -76,10 +92,13 @@ class QuantizedLayer(nn.Module):
         weight = self.quantized_weight()
         if self.input_quantizer is None or weight is None:
             values = x if self.input_quantizer is None else self.input_quantizer(x).values()
-            y = self.product(values, self.weight if weight is None else weight.values())
+            y = self._product(values, self.rows(self.weight) if weight is None else weight.values())
         else:
-            codes, scale, zero = self.input_quantizer(x)
-            y = self._sum(codes - zero if zero else codes, weight.codes) * self._scale(scale, weight.scale)
+            inputs = self.input_quantizer(x)
+            y = self._sum(inputs.centred(), weight.codes) * self._scale(inputs.scale, weight.scale)
+            if inputs.offset is not None:
+                ones = x.new_ones(x.shape if x.ndim < weight.codes.ndim else (1, *x.shape[1:]))
+                y = y + self._sum(ones, weight.codes) * self._scale(inputs.offset, weight.scale)
         return y if self.bias is None else y + self.per_channel(self.bias)
 
     def quantized_weight(self) -> Quantized | None:
@@ -89,14 +108,19 @@ class QuantizedLayer(nn.Module):
         sources = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
         learning = self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
         if learning or torch.compiler.is_compiling():
-            return self.weight_quantizer(self.weight)  # type: ignore[no-any-return]
+            return self.weight_quantizer(self.rows(self.weight))  # type: ignore[no-any-return]
         quantizer = self.weight_quantizer
-        return self._kept.get(sources, lambda: quantizer(self.weight))
+        return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
 
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.training or self.accumulator_bound <= EXACT_IN_FLOAT32:
-            return self.product(x, weight)
+            return self._product(x, weight)
         return self.product(wide(x), wide(weight)).to(x.dtype)
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        if self.gradient_quantizer is None:
+            return self.product(x, weight)
+        return product_with_quantized_gradient(self.product, x, weight, self.gradient_quantizer)
 
     def _scale(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.per_channel((x * weight).flatten())
@@ -113,7 +137,8 @@ class QuantizedLayer(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._kept.drop()
-        for name, quantizer in (("weight_quantizer", self.weight_quantizer), ("input_quantizer", self.input_quantizer)):
+        for name in ("weight_quantizer", "input_quantizer", "gradient_quantizer"):
+            quantizer = getattr(self, name)
             has_state = any(key.startswith(f"{prefix}{name}.") for key in state_dict)
             if quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
                 quantizer.reset()

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from lobit.bits import CodeType
 from lobit.errors import ConfigError
 
-Role = Literal["weights", "activations"]
+Role = Literal["weights", "activations", "gradients"]
 
 
 class Quantized(NamedTuple):
-    """Codes and their meaning: ``value = scale * (codes - zero)``.
+    """Codes and their meaning: ``value = scale * (codes - zero) + offset``.
 
     Attributes
     ----------
@@ -24,20 +24,28 @@ class Quantized(NamedTuple):
     scale : Tensor
         float32, of shape ``()``, or ``(O, 1, ..)`` for weights with one scale per output channel.
     zero : int
-        The code of real 0.
+        The code of real 0; always 0 for weights.
+    offset : Tensor, optional
+        float32 of shape ``()``, for activations only: a learned offset that need not be a whole number of steps. Real 0 is then no code.
     """
 
     codes: Tensor
     scale: Tensor
-    zero: int
+    zero: int = 0
+    offset: Tensor | None = None
+
+    def centred(self) -> Tensor:
+        """``codes - zero``: the integers that layers multiply."""
+        return self.codes - self.zero if self.zero else self.codes
 
     def values(self) -> Tensor:
-        """``scale * (codes - zero)``: what the codes stand for."""
-        return (self.codes - self.zero if self.zero else self.codes) * self.scale
+        """``scale * (codes - zero) + offset``: what the codes stand for."""
+        values = self.centred() * self.scale
+        return values if self.offset is None else values + self.offset
 
 
 class Quantizer(nn.Module):
-    """Base of all quantizers; use `ActivationQuantizer` or `WeightQuantizer`.
+    """Base of all quantizers; use `ActivationQuantizer`, `WeightQuantizer` or `GradientQuantizer`.
 
     The state of a quantizer may be absent from a checkpoint, so that a checkpoint of the float model loads strictly; state that is there is loaded.
 
@@ -115,14 +123,16 @@ class ActivationQuantizer(Quantizer):
         Returns
         -------
         list of (str, Tensor)
-            Operations of docs/architecture.md, "The exact class", with a float32 operand of shape (1,) each. In eval the codes are exactly
-            ``to_codes(chain(x))``.
+            Operations of docs/architecture.md, "The exact class", with a float32 operand of shape (1,) each, or (C,) with one value for each input
+            channel. In eval the codes are exactly ``to_codes(chain(x))``.
         """
         raise NotImplementedError
 
 
 class WeightQuantizer(Quantizer):
     """Quantizes a layer's weights.
+
+    Layers hand it weights of shape ``(O, ..)``, whatever their own layout is: output channels first.
 
     Attributes
     ----------
@@ -137,6 +147,22 @@ class WeightQuantizer(Quantizer):
         """Make room for state that depends on the weights' shape; layers call it once."""
 
 
+class GradientQuantizer(Quantizer):
+    """Quantizes the gradient that comes back to the sums of a layer: ``s = product(codes_x - zero, codes_w)``.
+
+    There, behind the scale, the gradients of both factors are products of codes: ``g_x = codes_g . codes_w`` and ``g_w = codes_g^T . codes_x``.
+    The forward pass of a `GradientQuantizer` is given the gradient.
+
+    Attributes
+    ----------
+    inputs_only : bool
+        Whether only the gradient that flows on to the inputs is quantized; the product that makes the weights' gradient then stays in float.
+    """
+
+    role = "gradients"
+    inputs_only: bool = False
+
+
 def wide(x: Tensor) -> Tensor:
     """To float64, or to float32 on a device that has no float64."""
     return x.to(torch.float32 if x.device.type == "mps" else torch.float64)
@@ -148,8 +174,8 @@ def constant(value: float, like: Tensor) -> Tensor:
 
 
 def operand(value: float | Tensor) -> Tensor:
-    """The operand of a chain step: float32, shape (1,), on the CPU."""
-    return torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(1)
+    """The operand of a chain step: float32, of shape (1,) or (C,), on the CPU."""
+    return torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(-1)
 
 
 def check_width(bits: int, low: int, what: str, hint: str = "") -> int:

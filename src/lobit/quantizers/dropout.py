@@ -51,12 +51,16 @@ class CodeDropout(ActivationQuantizer):
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of a tensor of any shape."""
-        codes, scale, zero = self.quantizer(x)
+        quantized: Quantized = self.quantizer(x)
         if not self.training or self.p == 0:
-            return Quantized(codes, scale, zero)
-        kept = torch.rand_like(codes) >= self.p
-        codes = (codes - zero) * kept + zero if zero else codes * kept
-        return Quantized(codes, scale / (1 - self.p), zero)
+            return quantized
+        if quantized.offset is not None:
+            raise ConfigError(
+                f"dropout of codes needs codes of which one is real 0; quantizer {self.quantizer.alias!r} has a learned offset"
+            )
+        dropped = quantized.centred() * (torch.rand_like(x) >= self.p)
+        codes = dropped + quantized.zero if quantized.zero else dropped
+        return Quantized(codes, quantized.scale / (1 - self.p), quantized.zero)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """The quantizer's."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from lobit.errors import ConfigError
-from lobit.quantizers.base import Quantizer, Role
+from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantizer, Role, WeightQuantizer
 
 Q = TypeVar("Q", bound=Quantizer)
 Identifier = None | str | Mapping[str, Any] | Callable[[], Quantizer] | Quantizer
@@ -17,7 +17,7 @@ _REGISTRY: dict[tuple[Role, str], type[Quantizer]] = {}
 
 
 def register(alias: str) -> Callable[[type[Q]], type[Q]]:
-    """Enter a quantizer class under a name; weights and activations have their own names."""
+    """Enter a quantizer class under a name; weights, activations and gradients have their own names."""
 
     def enter(cls: type[Q]) -> type[Q]:
         cls.alias = alias
@@ -28,11 +28,19 @@ def register(alias: str) -> Callable[[type[Q]], type[Q]]:
 
 
 def names(role: Role) -> list[str]:
-    """The names that `get` knows for ``"weights"`` or ``"activations"``."""
+    """The names that `get` knows for ``"weights"``, ``"activations"`` or ``"gradients"``."""
     return sorted(alias for kind, alias in _REGISTRY if kind == role)
 
 
-def get(identifier: Identifier, role: Role, bits: int | None = None) -> Quantizer | None:
+@overload
+def get(identifier: Identifier, role: Literal["weights"], bits: int | None = None) -> WeightQuantizer | None: ...
+@overload
+def get(identifier: Identifier, role: Literal["activations"], bits: int | None = None) -> ActivationQuantizer | None: ...
+@overload
+def get(identifier: Identifier, role: Literal["gradients"], bits: int | None = None) -> GradientQuantizer | None: ...
+@overload
+def get(identifier: Identifier, role: Role, bits: int | None = None) -> Quantizer | None: ...
+def get(identifier: Identifier, role: Role, bits: int | None = None) -> Any:
     """Find or build a quantizer.
 
     Parameters
@@ -40,7 +48,7 @@ def get(identifier: Identifier, role: Role, bits: int | None = None) -> Quantize
     identifier : None, str, dict, callable or Quantizer
         None gives None. A name builds the registered class. A dict holds ``name`` and arguments of the class, such as
         ``{"name": "lsq", "bits": 4, "nonnegative": True}``. A callable is called without arguments. A quantizer is returned as it is.
-    role : {"weights", "activations"}
+    role : {"weights", "activations", "gradients"}
         What is quantized.
     bits : int, optional
         The width for a name or a dict that has none. A class whose constructor takes no ``bits`` has one width, which must be this one.

@@ -1,0 +1,1 @@
+"""The formulas of quantizer families in float64 numpy, and their rows of the table."""
