@@ -124,7 +124,11 @@ def test_zero_inputs_unused_and_frozen_layers_are_told_apart():
         two["a"](torch.rand(2, 4)).sum().backward()
         guard.check()
     assert guard_told[0].startswith("'b' (Linear) is starved")
-    assert "not in the graph of the loss" in guard_told[0]
+    assert "it did not run in the last forward pass" in guard_told[0]
+    cut = starve(
+        nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), torch.rand(2, 4), prepare=None, loss=lambda y: y.detach().sum().requires_grad_()
+    )
+    assert "not in the graph of the loss: the layer is not used, or its output is detached" in cut[0][1]
     frozen = one_bit()
     frozen[0].weight.requires_grad_(False)
     assert "its weights are frozen" in starve(frozen, torch.rand(10, 8))[0][1]

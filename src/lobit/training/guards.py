@@ -144,7 +144,7 @@ class Starved:
 
     def _describe(self, name: str) -> str:
         layer, steps = self._layers[name], f"{self.patience} steps" if self.patience > 1 else "a step"
-        reason = _own_reason(layer) or (self._probe.reason(layer) if self._probe else None) or "the loss does not depend on what it gives"
+        reason = _own_reason(layer) or (self._probe.reason(layer) if self._probe else None) or _outside_reason(layer)
         return f"{finite.title(name, layer)} is starved: no gradient has reached its weights for {steps}; {reason}"
 
 
@@ -172,7 +172,7 @@ def _own_reason(layer: nn.Module) -> str | None:
     if not weight.requires_grad:
         return "its weights are frozen (requires_grad is False)"
     if weight.grad is None:
-        return "they are not in the graph of the loss: the layer is not used, or its output is detached"
+        return None
     quantizer = layer.weight_quantizer if isinstance(layer, QuantizedLayer) else None
     if quantizer is not None and not quantizer.off:
         with torch.enable_grad():
@@ -185,6 +185,13 @@ def _own_reason(layer: nn.Module) -> str | None:
                 "each step (lobit.optim.clip_latent_weights) or lower the learning rate"
             )
     return None
+
+
+def _outside_reason(layer: nn.Module) -> str:
+    """What is left where neither the layer nor what runs behind it says why."""
+    if layer.weight.grad is None:
+        return "they are not in the graph of the loss: the layer is not used, or its output is detached"
+    return "the loss does not depend on what it gives"
 
 
 class _Probe:

@@ -84,8 +84,8 @@ class TrainingModule(L.LightningModule):
         """Set the epoch's rate and bits, from the recipe alone: a resumed run with more epochs has the rates of its own schedule."""
         self._advance("epochs", self.current_epoch)
         if self._flips:
+            self._flips.update()  # with the bits of this epoch
             self._flips.reset()
-            self._flips.update()
         share = learning_rate(self.recipe.optimizer, self.current_epoch, self.recipe.epochs) / self.recipe.optimizer.lr
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * share
