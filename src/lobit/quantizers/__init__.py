@@ -9,9 +9,18 @@ from lobit.quantizers.calibration import calibrate, calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
 from lobit.quantizers.from_data import FromData, FromWeights
+from lobit.quantizers.gradients import (
+    DoReFaGradients,
+    LinearGradients,
+    LogGradients,
+    dorefa_gradients,
+    linear_gradients,
+    log_gradients,
+)
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
 from lobit.quantizers.observer import Observer, Sample
+from lobit.quantizers.powers import ap2
 from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.search import MeanSquaredError
@@ -23,6 +32,7 @@ __all__ = [
     "ActivationQuantizer",
     "CodeDropout",
     "DoReFaActivations",
+    "DoReFaGradients",
     "DoReFaWeights",
     "Fit",
     "FromData",
@@ -30,8 +40,10 @@ __all__ = [
     "GradientQuantizer",
     "Grid",
     "LSQWeights",
+    "LinearGradients",
     "LinearQuant",
     "LinearQuantWeights",
+    "LogGradients",
     "MagnitudeSign",
     "MeanSquaredError",
     "Method",
@@ -46,12 +58,16 @@ __all__ = [
     "SignWeights",
     "StochasticSign",
     "WeightQuantizer",
+    "ap2",
     "calibrate",
     "calibrating",
     "dorefa_activations",
+    "dorefa_gradients",
     "dorefa_weights",
     "get",
+    "linear_gradients",
     "linear_quant",
+    "log_gradients",
     "lsq",
     "names",
     "register",
