@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
     from lobit.capture import ExportReport, VerifyReport
     from lobit.convert import QuantizeReport, quantize_
+    from lobit.quantizers import calibrate
     from lobit.report.bench import bench
     from lobit.report.evaluate import evaluate
     from lobit.report.summary import summary
@@ -38,6 +39,7 @@ _LAZY = {
     "TrainResult": "lobit.training",
     "VerifyReport": "lobit.capture",
     "bench": "lobit.report.bench",
+    "calibrate": "lobit.quantizers",
     "evaluate": "lobit.report.evaluate",
     "export": "lobit.capture",
     "export_c": "lobit.targets",
@@ -88,6 +90,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "bench",
+    "calibrate",
     "evaluate",
     "export",
     "export_c",

@@ -12,6 +12,7 @@ from lobit.nn.linear import Linear
 from lobit.nn.loss import SquaredHingeLoss
 from lobit.nn.pooling import AdaptiveAvgPool2d, AvgPool2d
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.shiftnorm import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -25,5 +26,7 @@ __all__ = [
     "MaxPool2d",
     "QuantizedLayer",
     "ReLU",
+    "ShiftBatchNorm1d",
+    "ShiftBatchNorm2d",
     "SquaredHingeLoss",
 ]

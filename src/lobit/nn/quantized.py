@@ -127,9 +127,14 @@ class QuantizedLayer(nn.Module):
         return self.training and torch.is_grad_enabled() and not plain
 
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.training or self.accumulator_bound <= EXACT_IN_FLOAT32:
+        if self.training or self._observes or self.accumulator_bound <= EXACT_IN_FLOAT32:
             return self._product(x, weight)
-        return self.product(wide(x), wide(weight)).to(x.dtype)
+        return self._product(wide(x), wide(weight)).to(x.dtype)
+
+    @property
+    def _observes(self) -> bool:
+        """Whether its input passes as float while calibration observes it, so that no sum is exact."""
+        return self.input_quantizer is not None and self.input_quantizer.observes
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.gradient_quantizer is None:

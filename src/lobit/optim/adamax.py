@@ -12,11 +12,9 @@ from torch.optim import Optimizer
 
 from lobit.errors import ConfigError
 from lobit.optim.blocks import blocks, detached, like, with_gradients
-from lobit.quantizers.ap2 import ap2
+from lobit.quantizers import ap2
 
 Form = Literal["torch", "paper"]
-_EXPONENT = 0x7F800000
-_CARRY = (1 << 23) - 0x3504F4  # added to a mantissa, it carries into the exponent from the first one above sqrt(2)
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "torch": {"lr": 2.0**-6, "betas": (0.9, 0.999), "eps": 2.0**-27},
     "paper": {"lr": 2.0**-10, "betas": (1 - 2.0**-3, 1 - 2.0**-10), "eps": 0.0},
@@ -138,14 +136,6 @@ def _ap2(x: float) -> float:
     return math.ldexp(1.0, exponent - (2 * mantissa <= math.sqrt(2)))
 
 
-def _ap2_(norm: Tensor) -> Tensor:
-    """`ap2` in place of numbers from 0: two passes over float32's bits. Below the smallest normal number, far below any ``eps``, they become it or 0."""
-    if norm.dtype != torch.float32:
-        return norm.copy_(ap2(norm))
-    norm.view(torch.int32).add_(_CARRY).bitwise_and_(_EXPONENT)
-    return norm
-
-
 def _update(
     group: dict[str, Any],
     rate: float,
@@ -166,7 +156,7 @@ def _update(
     torch._foreach_maximum_(v, torch._foreach_abs(wide))
     norms = v if group["form"] == "torch" else [norm.clone() for norm in v]
     for norm in norms:
-        _ap2_(norm)
+        norm.copy_(ap2(norm))
     if group["eps"]:
         torch._foreach_add_(norms, group["eps"])
     steps = list(torch._foreach_div(m, norms))

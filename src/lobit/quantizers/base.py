@@ -157,6 +157,11 @@ class ActivationQuantizer(Quantizer):
     role = "activations"
     calibrating: bool = False
 
+    @property
+    def observes(self) -> bool:
+        """Whether it passes its input on as it is, for `lobit.calibrate` to observe: ``codes = x``, ``scale = 1``."""
+        return False
+
     def steps(self) -> list[tuple[str, Tensor]]:
         """The float32 operations whose rounded result is the code in eval.
 
