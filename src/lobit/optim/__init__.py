@@ -8,13 +8,12 @@ from lobit.optim.adamax import ShiftAdaMax
 from lobit.optim.bop import Bop, with_bop
 from lobit.optim.combined import CombinedOptimizer
 from lobit.optim.groups import groups_by, is_latent, is_one_bit, is_step, parameter_groups
-from lobit.optim.latent import StepScale, clip_latent_weights, init_latent_weights, latent_layers, step_factor
+from lobit.optim.latent import clip_latent_weights, init_latent_weights, latent_layers, step_factor
 
 __all__ = [
     "Bop",
     "CombinedOptimizer",
     "ShiftAdaMax",
-    "StepScale",
     "clip_latent_weights",
     "groups_by",
     "init_latent_weights",
