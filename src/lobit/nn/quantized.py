@@ -42,6 +42,8 @@ class QuantizedLayer(nn.Module):
         """Attach quantizers; None leaves that side in float."""
         if weight_quantizer is not None:
             weight_quantizer.attach(self.rows(self.weight))
+        if input_quantizer is not None:
+            input_quantizer.attach(self.input_channels)
         for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
                 quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
@@ -61,12 +63,17 @@ class QuantizedLayer(nn.Module):
         return self.weight_quantizer is not None and self.input_quantizer is not None
 
     @property
-    def accumulator_bound(self) -> int:
+    def input_channels(self) -> tuple[int, ...]:
+        """Shape of a tensor with one value for each input channel that broadcasts over the input."""
+        channels = getattr(self, "in_channels", None)  # of convolutions
+        return (self.weight.shape[-1],) if channels is None else (channels, *[1] * (self.weight.ndim - 2))
+
+    @property
+    def accumulator_bound(self) -> float:
         """Largest magnitude of a sum: ``K * max|code_x - zero| * max|code_w|``, K inputs for one output."""
         assert self.weight_quantizer is not None
         assert self.input_quantizer is not None
-        x, zero = self.input_quantizer.code_type, self.input_quantizer.zero
-        return self.rows(self.weight)[0].numel() * max(abs(x.lo - zero), abs(x.hi - zero)) * self.weight_quantizer.code_type.max_abs
+        return self.rows(self.weight)[0].numel() * self.input_quantizer.largest * self.weight_quantizer.largest
 
     def rows(self, weight: Tensor) -> Tensor:
         """Weights with the output channels first, ``(O, ..)``, as quantizers and `product` take them."""

@@ -9,39 +9,70 @@ from lobit.quantizers.calibration import calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
+from lobit.quantizers.log import LogQuant, LogQuantWeights, ap2, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
+from lobit.quantizers.magnitude_sign import MagnitudeSign, scaled_sign, xnor_sign
 from lobit.quantizers.registry import get, names, register
-from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
+from lobit.quantizers.rsign import RSign
+from lobit.quantizers.sign import (
+    ApproxSign,
+    ApproxSignWeights,
+    IdentitySign,
+    Sign,
+    SignWeights,
+    StochasticSign,
+    StochasticSignWeights,
+    SwishSign,
+    SwishSignWeights,
+    sign,
+    stochastic_sign,
+)
 from lobit.quantizers.straight_through import round_in_range, straight_through
+from lobit.quantizers.ternary import TernaryWeights, ternary
 
 __all__ = [
     "LSQ",
     "ActivationQuantizer",
+    "ApproxSign",
+    "ApproxSignWeights",
     "CodeDropout",
     "DoReFaActivations",
     "DoReFaWeights",
     "GradientQuantizer",
+    "IdentitySign",
     "LSQWeights",
     "LinearQuant",
     "LinearQuantWeights",
+    "LogQuant",
+    "LogQuantWeights",
     "MagnitudeSign",
     "Quantized",
     "Quantizer",
+    "RSign",
     "Role",
     "Sign",
     "SignWeights",
     "StochasticSign",
+    "StochasticSignWeights",
+    "SwishSign",
+    "SwishSignWeights",
+    "TernaryWeights",
     "WeightQuantizer",
+    "ap2",
     "calibrating",
     "dorefa_activations",
     "dorefa_weights",
     "get",
     "linear_quant",
+    "log_quant",
     "lsq",
     "names",
     "register",
     "round_in_range",
+    "scaled_sign",
     "sign",
     "stochastic_sign",
     "straight_through",
+    "ternary",
+    "xnor_sign",
 ]

@@ -75,6 +75,11 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def largest(self) -> float:
+        """The largest magnitude of ``codes - zero``, in units of the smallest: what bounds of sums are made of."""
+        return max(abs(self.code_type.lo - self.zero), abs(self.code_type.hi - self.zero))
+
     def forward(self, x: Tensor) -> Quantized:
         """Quantize a float tensor."""
         raise NotImplementedError
@@ -117,6 +122,15 @@ class ActivationQuantizer(Quantizer):
     role = "activations"
     calibrating: bool = False
 
+    def attach(self, shape: tuple[int, ...]) -> None:
+        """Make room for state of each input channel; layers call it once.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of a tensor with a value for each channel that broadcasts over the input: ``(C,)``, or ``(C, 1, 1)`` for images.
+        """
+
     def steps(self) -> list[tuple[str, Tensor]]:
         """The float32 operations whose rounded result is the code in eval.
 
@@ -141,7 +155,7 @@ class WeightQuantizer(Quantizer):
     """
 
     role = "weights"
-    latent_range: ClassVar[tuple[float, float] | None] = None
+    latent_range: tuple[float, float] | None = None
 
     def attach(self, weight: Tensor) -> None:
         """Make room for state that depends on the weights' shape; layers call it once."""

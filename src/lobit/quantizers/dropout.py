@@ -35,6 +35,15 @@ class CodeDropout(ActivationQuantizer):
         self.zero = quantizer.zero
         self.p = p
 
+    def attach(self, shape: tuple[int, ...]) -> None:
+        """The quantizer's."""
+        self.quantizer.attach(shape)
+
+    @property
+    def largest(self) -> float:
+        """The quantizer's."""
+        return self.quantizer.largest
+
     @property
     def code_type(self) -> CodeType:
         """The quantizer's."""
