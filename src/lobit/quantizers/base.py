@@ -55,6 +55,8 @@ class Quantizer(nn.Module):
         Its name in the registry.
     zero : int
         The code of real 0; 0 for all quantizers of this package.
+    fractions : bool
+        Whether codes are no integers: then it trains, but has no code type and cannot be exported.
     owner : str
         The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
     """
@@ -62,6 +64,7 @@ class Quantizer(nn.Module):
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
+    fractions: bool = False
     owner: str = ""
 
     @property
@@ -74,11 +77,6 @@ class Quantizer(nn.Module):
             For an activation quantizer that has not yet seen whether its input is non-negative.
         """
         raise NotImplementedError
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude of ``codes - zero``, in units of the smallest: what bounds of sums are made of."""
-        return max(abs(self.code_type.lo - self.zero), abs(self.code_type.hi - self.zero))
 
     def forward(self, x: Tensor) -> Quantized:
         """Quantize a float tensor."""

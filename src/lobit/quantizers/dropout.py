@@ -33,16 +33,12 @@ class CodeDropout(ActivationQuantizer):
         super().__init__()
         self.quantizer = quantizer
         self.zero = quantizer.zero
+        self.fractions = quantizer.fractions
         self.p = p
 
     def attach(self, shape: tuple[int, ...]) -> None:
         """The quantizer's."""
         self.quantizer.attach(shape)
-
-    @property
-    def largest(self) -> float:
-        """The quantizer's."""
-        return self.quantizer.largest
 
     @property
     def code_type(self) -> CodeType:

@@ -103,6 +103,7 @@ class _Log:
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.bits = check_width(bits, 1, "quantizer 'log2'")
+        self.fractions = bits > WIDEST_IN_FILES
 
     @property
     def code_type(self) -> CodeType:
@@ -119,11 +120,6 @@ class _Log:
                 f"codes; it is for training alone. Choose 2 to {WIDEST_IN_FILES} bits to export"
             )
         return ONE_BIT if self.bits == 1 else CodeType(Alphabet.LOG2, self.bits)
-
-    @property
-    def largest(self) -> float:
-        """The largest magnitude of a code, in units of the smallest."""
-        return 2.0 ** _exponents(self.bits) if self.bits > 1 else 1.0
 
     def extra_repr(self) -> str:
         """The width, for printing."""

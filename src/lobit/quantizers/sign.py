@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
+from lobit.quantizers import fused
 from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, constant
 from lobit.quantizers.pseudo_gradients import SWISH_BETA, SignGradient, check_sign_gradient, with_sign_gradient
 from lobit.quantizers.registry import register
@@ -16,7 +17,7 @@ ONE_BIT = CodeType(Alphabet.ODD, 1)
 
 def sign_codes(x: Tensor) -> Tensor:
     """``+1 if x >= 0 else -1``; never 0."""
-    return (x.detach() >= 0).to(x.dtype).mul_(2).sub_(1)
+    return fused.sign(x) if fused.usable(x) else (x.detach() >= 0).to(x.dtype).mul_(2).sub_(1)
 
 
 def sign(x: Tensor, gradient: SignGradient = "clipped", *, beta: float = SWISH_BETA) -> Tensor:
