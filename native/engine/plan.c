@@ -215,6 +215,7 @@ static int plan_node(lb_program *p, int index) {
     case LB_NODE_AVG_POOL: return plan_pool(p, node);
     case LB_NODE_ADD: return plan_add(p, node);
     case LB_NODE_FLATTEN: return plan_flatten(p, node);
+    case LB_NODE_PAD: return lb_plan_pad(p, node);
     }
     return 0;
 }

@@ -14,6 +14,7 @@ foreach(
   plan_product
   plan_stage
   program
+  program_move
   run
   run_copy
   run_product

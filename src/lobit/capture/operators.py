@@ -191,6 +191,19 @@ def _per_channel(use: Use, other: Any) -> Any:
     return floats(tensor.reshape(-1))
 
 
+def _pad(use: Use) -> Value:
+    x, pads = _same(use), [int(n) for n in use.args["pad"]]
+    if use.args.get("mode", "constant") != "constant":
+        raise use.fail(f"mode is {use.args['mode']!r}; only 'constant' is supported")
+    if len(x.shape) < 2 or any(pads[2 * (len(x.shape) - 1) :]) or min(pads) < 0:
+        raise use.fail(f"pad is {pads} of an input (N, {', '.join(map(str, x.shape))}); height and width can be padded, and not cut")
+    if not any(pads):
+        return x
+    left, right, top, bottom = (pads + [0] * 4)[:4]
+    attrs = {"padding": [top, left, bottom, right], "value": float(use.args["value"] or 0.0)}
+    return use.builder.node("pad2d", use.builder.unique(use.name), [x], use.shape, attrs)
+
+
 def _max_pool(use: Use) -> Value:
     x, args = _same(use), use.args
     attrs = max_pool_attrs(x.shape[1:], args["kernel_size"], args["stride"], args["padding"], args["dilation"], args["ceil_mode"])
@@ -279,6 +292,8 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.mul.Scalar": _arithmetic("mul"),
     "aten.div.Tensor": _arithmetic("div"),
     "aten.div.Scalar": _arithmetic("div"),
+    "aten.pad.default": _pad,
+    "aten.constant_pad_nd.default": _pad,
     "aten.max_pool2d.default": _max_pool,
     "aten.avg_pool2d.default": _avg_pool,
     "aten.adaptive_avg_pool2d.default": _adaptive_avg_pool,
