@@ -151,6 +151,24 @@ def _clip(low: str | float | None, high: str | float | None) -> Callable[[Use], 
     return emit
 
 
+def _prelu(use: Use) -> Value:
+    slope = use.tensor("weight")
+    assert slope is not None
+    return _two_slopes(use, floats(slope.reshape(-1)))
+
+
+def _leaky_relu(use: Use) -> Value:
+    return _two_slopes(use, float(use.args["negative_slope"]))
+
+
+def _two_slopes(use: Use, slope: Any) -> Value:
+    """``max(x, 0) + min(x, 0) * slope``: one side is zero, so the sum is exact, and equal to PyTorch's as a number (a zero may have the other sign)."""
+    x, build = _same(use), use.builder
+    above = build.chain(f"{use.name}.above", x, [("max", "zero", 0.0)])
+    below = build.chain(f"{use.name}.below", x, [("min", "zero", 0.0), ("mul", "slope", slope)])
+    return build.node("add", build.unique(use.name), [above, below], use.shape)
+
+
 def _arithmetic(op: str) -> Callable[[Use], Value]:
     def emit(use: Use) -> Value:
         if use.args.get("alpha", 1) != 1:
@@ -284,6 +302,9 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.clamp.default": _clip("min", "max"),
     "aten.clamp_min.default": _clip("min", None),
     "aten.clamp_max.default": _clip(None, "max"),
+    "aten.prelu.default": _prelu,
+    "aten._prelu_kernel.default": _prelu,
+    "aten.leaky_relu.default": _leaky_relu,
     "aten.add.Tensor": _arithmetic("add"),
     "aten.add.Scalar": _arithmetic("add"),
     "aten.sub.Tensor": _arithmetic("sub"),
