@@ -165,6 +165,9 @@ def run(graph, constants, sample):
                 y = pad(node, x)
             case "add":
                 y = Value([f32(a + b) for a, b in zip(x.data, others[0].data, strict=True)], x.shape)
+            case "concat":
+                joined = [x, *others]
+                y = Value([v for part in joined for v in part.data], (sum(part.shape[0] for part in joined), *x.shape[1:]), x.code, x.zero)
             case "flatten":
                 y = Value(x.data, (len(x.data),), x.code, x.zero)
             case other:

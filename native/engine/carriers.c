@@ -50,13 +50,25 @@ lb_form lb_home_form(const lb_value *v) {
     return v->wants == 1 << LB_FORM_PLANES ? LB_FORM_PLANES : LB_FORM_BYTES;
 }
 
+/* Whether a concatenation joins rows of channels: a flattened image is one row, in another order than its pixels have. */
+static int joins_pixels(const lb_program *p, const lb_node *node) {
+    const lb_value *y = &p->values[node->out];
+    for (int k = 0; k < node->in_count; k++) {
+        const lb_value *x = &p->values[node->in[k]];
+        if (x->height * x->width != y->height * y->width) return 0;
+    }
+    return 1;
+}
+
 /* The form in which a node reads codes. Its own readers have chosen theirs. */
 static lb_form read_form(lb_program *p, lb_node *node) {
     lb_form form = LB_FORM_BYTES;
-    int planes = lb_home_form(&p->values[node->out]) == LB_FORM_PLANES;
+    lb_value *out = &p->values[node->out];
+    if (node->kind == LB_NODE_CONCAT && !joins_pixels(p, node)) out->wants |= 1 << LB_FORM_BYTES; /* its bits would have to change places */
+    int planes = lb_home_form(out) == LB_FORM_PLANES;
     if (node->kind == LB_NODE_PRODUCT) node->kernel = lb_product_choice(p, node, &form, &node->reason);
     if (node->kind == LB_NODE_MAX_POOL && planes && p->values[node->in[0]].type.code.bits == 1) form = LB_FORM_PLANES;
-    if (node->kind == LB_NODE_PAD && planes) form = LB_FORM_PLANES;
+    if ((node->kind == LB_NODE_PAD || node->kind == LB_NODE_CONCAT) && planes) form = LB_FORM_PLANES;
     return form;
 }
 

@@ -85,6 +85,9 @@ int lb_add_add(lb_program *p, const char *name, int a, int b);
 int lb_add_flatten(lb_program *p, const char *name, int x);
 /* padding as top, left, bottom, right; value is a code of codes, a finite float of floats. */
 int lb_add_pad2d(lb_program *p, const char *name, int x, const int64_t padding[4], float value);
+/* 2 to LB_MAX_INPUTS values of one type and size, f32 or codes, one behind the other along the channels. */
+enum { LB_MAX_INPUTS = 64 };
+int lb_add_concat(lb_program *p, const char *name, const int *x, int count);
 
 lb_status lb_set_outputs(lb_program *p, const int *values, int count);
 lb_status lb_finish(lb_program *p, const lb_options *options);

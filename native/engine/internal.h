@@ -29,7 +29,8 @@ typedef enum {
     LB_NODE_AVG_POOL,
     LB_NODE_ADD,
     LB_NODE_FLATTEN,
-    LB_NODE_PAD
+    LB_NODE_PAD,
+    LB_NODE_CONCAT
 } lb_node_kind;
 
 /* An operator as it was added. */
@@ -143,6 +144,18 @@ typedef struct {
     uint32_t *fill; /* one padding pixel */
 } lb_image_copy;
 
+/* What one input adds to every row of a concatenation: a row of its own, or all rows of a flattened image. */
+typedef struct {
+    int tensor;
+    int64_t ld, rows, channels; /* elements (floats, bytes, words) from row to row */
+    int64_t at;                 /* its first channel there */
+} lb_part;
+
+typedef struct {
+    int count, planes;
+    lb_part *parts;
+} lb_concat;
+
 struct lb_op {
     void (*run)(const lb_op *op, const lb_env *env);
     const char *name, *what, *types, *kernel, *carrier, *reason;
@@ -158,6 +171,7 @@ struct lb_op {
         lb_product product;
         lb_float_layer layer;
         lb_image_copy copy;
+        lb_concat concat;
         lb_pool pool;
     } as;
 };
@@ -253,6 +267,7 @@ typedef struct {
 int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed, lb_image *out);
 
 int lb_plan_pad(lb_program *p, const lb_node *node);
+int lb_plan_concat(lb_program *p, const lb_node *node); /* run_concat.c */
 
 int lb_plan_product(lb_program *p, const lb_node *node, const lb_node *epilogue);
 int lb_plan_float(lb_program *p, const lb_node *node);
@@ -263,6 +278,7 @@ void lb_run_stage(const lb_op *op, const lb_env *env);
 void lb_run_product(const lb_op *op, const lb_env *env);
 void lb_run_float(const lb_op *op, const lb_env *env);
 void lb_run_image(const lb_op *op, const lb_env *env);
+void lb_run_concat(const lb_op *op, const lb_env *env);
 void lb_run_max_pool(const lb_op *op, const lb_env *env);
 void lb_run_avg_pool(const lb_op *op, const lb_env *env);
 void lb_run_add(const lb_op *op, const lb_env *env);

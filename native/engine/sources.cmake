@@ -16,6 +16,7 @@ foreach(
   program
   program_move
   run
+  run_concat
   run_copy
   run_product
   run_rows

@@ -103,6 +103,10 @@ class Program {
         return checked(lb_add_pad2d(program_, name.c_str(), x, padding.data(), value));
     }
 
+    int concat(const std::string &name, const std::vector<int> &x) {
+        return checked(lb_add_concat(program_, name.c_str(), x.data(), static_cast<int>(x.size())));
+    }
+
     void finish(const std::vector<int> &outputs, int isa, int prefer) {
         lb_options options = {static_cast<lb_isa>(isa), static_cast<lb_prefer>(prefer)};
         lb_set_outputs(program_, outputs.data(), static_cast<int>(outputs.size()));
@@ -267,6 +271,7 @@ NB_MODULE(_native, m) {
         .def("add", &Program::add)
         .def("flatten", &Program::flatten)
         .def("pad2d", &Program::pad2d)
+        .def("concat", &Program::concat)
         .def("finish", &Program::finish)
         .def("run", &Program::run, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
         .def("stored", &Program::stored)

@@ -177,6 +177,23 @@ static int pad(net *n, const char *name, int from, const int64_t padding[4]) {
     return enter(n, lb_add_pad2d(n->program, name, from, padding, fill), shape, floats, codes);
 }
 
+static int concat(net *n, const char *name, const int *from, int count) {
+    ref_shape shape = n->values[from[0]].shape;
+    const int64_t pixels = shape.height * shape.width;
+    for (int k = 1; k < count; k++) shape.channels += n->values[from[k]].shape.channels;
+    float *floats = n->values[from[0]].floats ? take(n, ref_size(shape), sizeof *floats) : NULL;
+    int32_t *codes = floats ? NULL : take(n, ref_size(shape), sizeof *codes);
+    for (int64_t b = 0, at = 0; b < shape.batch; b++)
+        for (int k = 0; k < count; k++) {
+            const value *v = &n->values[from[k]];
+            for (int64_t i = 0, size = v->shape.channels * pixels; i < size; i++, at++) {
+                if (floats) floats[at] = v->floats[b * size + i];
+                if (codes) codes[at] = v->integers[b * size + i];
+            }
+        }
+    return enter(n, lb_add_concat(n->program, name, from, count), shape, floats, codes);
+}
+
 static int same(const value *v, const void *data) {
     for (int64_t i = 0; i < ref_size(v->shape); i++) {
         if (v->type.kind == LB_F32 && memcmp((const float *)data + i, v->floats + i, sizeof(float))) return 0;
@@ -242,11 +259,13 @@ static void convnet(lb_code a, lb_code w, lb_options options) {
     x = product(&n, "conv1", pad(&n, "pad1", x, (int64_t[]){0, 1, 2, 0}), w, channels, &wide);
     const int shortcut = chain(&n, "norm1", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_MUL, LB_STEP_ADD}, 3, NULL, 0);
     x = chain(&n, "act1", shortcut, (lb_step_op[]){LB_STEP_MAX, LB_STEP_DIV, LB_STEP_MIN}, 3, &a, 0);
-    x = product(&n, "conv2", x, w, channels, &three);
+    const int other = chain(&n, "act3", shortcut, (lb_step_op[]){LB_STEP_MAX, LB_STEP_DIV}, 2, &a, 0);
+    x = product(&n, "conv2", concat(&n, "join1", (int[]){x, other, x}, 3), w, channels, &three);
     x = chain(&n, "norm2", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_DIV, LB_STEP_SUB}, 3, NULL, 0);
     x = avg_pool(&n, "mean", pad(&n, "pad2", add(&n, "add", x, shortcut), (int64_t[]){1, 0, 0, 3}), &pool, 4);
     x = chain(&n, "act2", x, (lb_step_op[]){LB_STEP_ROUND, LB_STEP_MUL}, 2, &a, 0);
     x = flatten(&n, "flatten", max_pool(&n, "pool", x, &(lb_window){{2, 1}, {1, 1}, {1, 0, 0, 0}, {1, 1}, 1}));
+    x = concat(&n, "join2", (int[]){x, flatten(&n, "flatten1", other)}, 2);
     check(&n, product(&n, "fc", x, w, 10, NULL), options);
 }
 

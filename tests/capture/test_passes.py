@@ -67,7 +67,7 @@ def graphs(draw: Any) -> tuple[Net, Graph]:
     read: list[str] = []
     for _ in range(draw(st.integers(1, 6))):
         kind = net.kind(x)
-        match draw(st.sampled_from(["chain", "chain", "pool", "pad", "flatten", "read"])):
+        match draw(st.sampled_from(["chain", "chain", "pool", "pad", "join", "flatten", "read"])):
             case "chain":
                 start = ["to_float"] if kind.kind != "f32" else []
                 x = net.chain(x, *start, *draw(steps(kind.shape[0])))
@@ -75,6 +75,9 @@ def graphs(draw: Any) -> tuple[Net, Graph]:
                 x = net.pool("max_pool2d", x, (2, 2), (draw(st.integers(1, 2)), 1), draw(st.sampled_from([(0, 0, 0, 0), (1, 0, 0, 1)])))
             case "pad" if len(kind.shape) == 3 and kind.kind == "f32":
                 x = net.pad(x, [draw(st.integers(0, 2)) for _ in range(4)], draw(st.sampled_from([0.0, -0.0, -1.0, 3e38])))
+            case "join" if kind.kind == "f32":
+                branches = [net.chain(x, *draw(steps(kind.shape[0])), ("add", float(count))) for count in range(draw(st.integers(1, 2)))]
+                x = net.node("concat", (*branches, net.chain(x, "round") if draw(st.booleans()) else x))
             case "flatten" if len(kind.shape) == 3:
                 x = net.node("flatten", (x,))
             case "read":
@@ -84,7 +87,9 @@ def graphs(draw: Any) -> tuple[Net, Graph]:
     x = net.chain(x, *start, *draw(steps(kind.shape[0])), code=draw(st.sampled_from(CODES)))
     after = draw(st.sampled_from(["", "flatten", "conv"]))
     if after == "conv" and len(kind.shape) == 3:
-        return net, net.graph(*dict.fromkeys(read), net.conv(x, net.weight(CodeType("odd", 1), 2, channels, 1, 1), padding=(0, 1, 1, 0)))
+        return net, net.graph(
+            *dict.fromkeys(read), net.conv(x, net.weight(CodeType("odd", 1), 2, kind.shape[0], 1, 1), padding=(0, 1, 1, 0))
+        )
     if after == "flatten" and len(kind.shape) == 3:
         x = net.node("flatten", (x,))
     outputs = [*dict.fromkeys(read), x]
@@ -231,6 +236,30 @@ def test_zero_padding_of_floats_merges_into_a_float_layer() -> None:
     assert ops(after) == ["conv2d_f32"]
     assert after.nodes[0].attrs["padding"] == [1, 2, 0, 1]
     same_bits(graph, after, x=net.data(3))
+
+
+def branches(read: bool) -> tuple[Net, Graph]:
+    """Two convolutions whose floats are joined and become codes; with ``read`` the second one's floats are an output too."""
+    net = Net(1, x=(3, 6, 6))
+    codes = net.codes("x", CodeType.parse("signed4"))
+    floats = [net.chain(net.conv(codes, net.weight(CodeType("odd", 1), n, 3, 3, 3)), "to_float", ("mul", 0.3)) for n in (2, 4)]
+    joined = net.chain(net.node("concat", tuple(floats)), ("add", np.arange(6.0) - 3), ("div", 0.5), code=CodeType.parse("signed2"))
+    return net, net.graph(joined, *floats[1:] * read)
+
+
+def test_a_chain_behind_a_concatenation_joins_each_layer_ahead_of_it() -> None:
+    net, graph = branches(read=False)
+    after = run_passes(graph)
+    assert ops(after) == ["chain", "conv2d", "conv2d", "threshold", "threshold", "concat"]
+    assert after.outputs == graph.outputs
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
+def test_a_chain_stays_behind_a_concatenation_whose_parts_others_read() -> None:
+    net, graph = branches(read=True)
+    after = run_passes(graph)
+    assert ops(after) == ["chain", "conv2d", "chain", "conv2d", "chain", "concat", "chain"]
+    same_bits(graph, after, x=net.data(5, scale=3))
 
 
 def test_codes_behind_a_flatten_keep_their_name_when_a_chain_makes_floats_of_them() -> None:

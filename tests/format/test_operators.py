@@ -236,6 +236,33 @@ def test_padding_that_no_value_can_have_is_refused(node: Node, why: str) -> None
         infer((3, 4, 5), to_codes(), conv, node, w=codes(RNG, (1, 3, 3, 3), "odd1"))
 
 
+def concat(*inputs: str) -> Node:
+    return Node("concat", "join", inputs, "y")
+
+
+def test_joined_values_have_all_channels() -> None:
+    assert infer((3, 4, 5), concat("x", "x")) == ValueType("f32", (6, 4, 5))
+    two = to_codes("signed4", "a", 2), to_codes("signed4", "b", 2)
+    assert infer((3,), *two, concat("a", "b", "a")) == ValueType("codes", (9,), CodeType.parse("signed4"), 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        ([concat("x")], "takes 2 to 64 inputs, not 1"),
+        ([concat(*["x"] * 65)], "takes 2 to 64 inputs, not 65"),
+        ([to_codes(), concat("x", "c")], "one type"),
+        ([to_codes("signed4", "a"), to_codes("signed4", "b", 1), concat("a", "b")], "one type"),
+        ([Node("max_pool2d", "pool", ("x",), "p", POOL), concat("x", "p")], "alike but for their channels"),
+        ([to_codes(), Node("conv2d", "conv", ("c",), "s", CONV, {"weight": "w"}), concat("s", "s")], "f32 or codes"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_join_are_refused(nodes: list[Node], why: str) -> None:
+    constants = {"w": codes(RNG, (1, 3, 3, 3), "odd1")} if any(node.constants for node in nodes) else {}
+    with pytest.raises(FormatError, match=why):
+        infer((3, 4, 5), *nodes, **constants)
+
+
 def test_flatten_needs_an_image() -> None:
     assert infer((3, 4, 5), Node("flatten", "flat", ("x",), "y")).shape == (60,)
     with pytest.raises(FormatError, match="flat"):

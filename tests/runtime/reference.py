@@ -156,5 +156,6 @@ MEANING = {
     "avg_pool2d": _of_rows(avg_pool2d),
     "pad2d": _of_rows(pad2d),
     "add": lambda graph, node, a, b: a + b,
+    "concat": lambda graph, node, *x: np.concatenate(x, axis=1),
     "flatten": lambda graph, node, x: x.reshape(len(x), math.prod(x.shape[1:])),
 }

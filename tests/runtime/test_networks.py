@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ def grow(draw: Any, net: Net, x: str) -> str:
     kind = net.kind(x)
     image = len(kind.shape) > 1
     options = {
-        "f32": ["codes", "codes", "chain", "add"] + (["avg_pool", "max_pool", "flatten", "pad"] if image else []),
+        "f32": ["codes", "codes", "chain", "add", "concat"] + (["avg_pool", "max_pool", "flatten", "pad"] if image else []),
         "i32": ["threshold", "threshold", "dequantize", "requantize"] + (["max_pool", "flatten"] if image else []),
-        "codes": ["product", "product", "product", "dequantize"] + (["max_pool", "flatten", "pad"] if image else []),
+        "codes": ["product", "product", "product", "dequantize", "concat"] + (["max_pool", "flatten", "pad"] if image else []),
     }[kind.kind]
     match draw(st.sampled_from(options)):
         case "codes":
@@ -33,6 +34,10 @@ def grow(draw: Any, net: Net, x: str) -> str:
             return net.chain(x, ("mul", scale), ("add", net.rng.normal(size=kind.shape[0])), ("max", 0.0))
         case "add":
             return net.node("add", (x, draw(st.sampled_from([other for other in values(net) if net.kind(other) == kind]))))
+        case "concat":
+            others = [other for other in values(net) if replace(net.kind(other), shape=kind.shape) == kind]
+            alike = [other for other in others if net.kind(other).shape[1:] == kind.shape[1:]]
+            return net.node("concat", (*draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3)), x))
         case "dequantize":
             return net.chain(
                 x, "to_float", ("mul", net.rng.normal(scale=0.3, size=kind.shape[0])), ("add", net.rng.normal(size=kind.shape[0]))

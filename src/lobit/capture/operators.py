@@ -45,7 +45,10 @@ class Use:
 
     def value(self, name: str) -> Value:
         """A computed argument."""
-        given = self.args[name]
+        return self.computed(self.args[name], name)
+
+    def computed(self, given: Any, name: str) -> Value:
+        """An entry of an argument that is computed."""
         if isinstance(given, fx.Node) and given in self.values:
             return self.values[given]
         raise self.fail(f"its argument {name!r} must be computed from the model's input")
@@ -222,6 +225,14 @@ def _pad(use: Use) -> Value:
     return use.builder.node("pad2d", use.builder.unique(use.name), [x], use.shape, attrs)
 
 
+def _cat(use: Use) -> Value:
+    parts = [use.computed(given, "tensors") for given in use.args["tensors"]]
+    axes = len(use.shape) + 1
+    if use.args["dim"] % axes != 1:
+        raise use.fail(f"dim is {use.args['dim']}; only channels, dim 1, can be joined")
+    return parts[0] if len(parts) == 1 else use.builder.node("concat", use.builder.unique(use.name), parts, use.shape)
+
+
 def _max_pool(use: Use) -> Value:
     x, args = _same(use), use.args
     attrs = max_pool_attrs(x.shape[1:], args["kernel_size"], args["stride"], args["padding"], args["dilation"], args["ceil_mode"])
@@ -313,6 +324,9 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.mul.Scalar": _arithmetic("mul"),
     "aten.div.Tensor": _arithmetic("div"),
     "aten.div.Scalar": _arithmetic("div"),
+    "aten.cat.default": _cat,
+    "aten.concat.default": _cat,
+    "aten.concatenate.default": _cat,
     "aten.pad.default": _pad,
     "aten.constant_pad_nd.default": _pad,
     "aten.max_pool2d.default": _max_pool,

@@ -67,8 +67,9 @@ def _infer(node: Node, types: Mapping[str, ValueType], constants: Mapping[str, C
             raise FormatError(f"node {node.name!r} ({node.op}) confuses values and constants at {wrong[0]!r}")
     by_role = {role: constants[name] for role, name in node.constants.items()}
     call = Call(node, tuple(types[name] for name in node.inputs), by_role, with_zeros)
-    if len(call.inputs) != operator.arity:
-        raise call.fail(f"it takes {operator.arity} inputs, not {len(call.inputs)}")
+    least, most = operator.arity
+    if not least <= len(call.inputs) <= most:
+        raise call.fail(f"it takes {least if least == most else f'{least} to {most}'} inputs, not {len(call.inputs)}")
     if unknown := set(node.attrs) - set(operator.attrs):
         raise call.fail(f"unknown attributes {sorted(unknown)}; it has {', '.join(operator.attrs) or 'none'}")
     if node.op != "chain" and (unknown := set(node.constants) - {*operator.required, *operator.optional}):

@@ -16,7 +16,7 @@ from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
 from lobit.format.geometry import Window, flatten_shape, window_of
 from lobit.format.graph import Constant, Step, ValueType
-from lobit.format.table import BINARY_STEPS, MAX_STEPS, MAX_SUM, MAX_VALUES, OPERATORS, UNARY_STEPS, Call, operator
+from lobit.format.table import BINARY_STEPS, MAX_INPUTS, MAX_STEPS, MAX_SUM, MAX_VALUES, OPERATORS, UNARY_STEPS, Call, operator
 
 FLOAT_MAX = float(np.finfo(np.float32).max)
 
@@ -232,6 +232,15 @@ def _add(call: Call) -> ValueType:
     if a.kind != "f32" or a != b:
         raise call.fail(f"it adds two f32 values of one shape, not {a} and {b}")
     return a
+
+
+@operator("concat", (2, MAX_INPUTS))
+def _concat(call: Call) -> ValueType:
+    first = _kind_in(call, "f32", "codes")
+    for x in call.inputs[1:]:
+        if replace(x, shape=(first.shape[0], *x.shape[1:])) != first:
+            raise call.fail(f"it joins values of one type, alike but for their channels, not {first} and {x}")
+    return replace(first, shape=(sum(x.shape[0] for x in call.inputs), *first.shape[1:]))
 
 
 @operator("flatten", 1)

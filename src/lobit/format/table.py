@@ -17,6 +17,7 @@ MAX_NAME = 512
 MAX_STEPS = 1024
 MAX_SUM = 2**31 - 1
 MAX_VALUES = 2**28
+MAX_INPUTS = 64
 UNARY_STEPS = ("to_float", "round")
 BINARY_STEPS = ("add", "sub", "mul", "div", "max", "min")
 
@@ -46,10 +47,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator: how many inputs, which attributes and constants it takes, whether it is exact, and its type rule."""
+    """An operator: its fewest and most inputs, which attributes and constants it takes, whether it is exact, and its type rule."""
 
     name: str
-    arity: int
+    arity: tuple[int, int]
     attrs: tuple[str, ...]
     required: tuple[str, ...]
     optional: tuple[str, ...]
@@ -62,7 +63,7 @@ OPERATORS: dict[str, Operator] = {}
 
 def operator(
     name: str,
-    arity: int,
+    arity: int | tuple[int, int],
     attrs: tuple[str, ...] = (),
     required: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
@@ -72,7 +73,7 @@ def operator(
     """Enter a type rule into the table; the arguments are those of `Operator`."""
 
     def enter(infer: Callable[[Call], ValueType]) -> Callable[[Call], ValueType]:
-        OPERATORS[name] = Operator(name, arity, attrs, required, optional, exact, infer)
+        OPERATORS[name] = Operator(name, (arity, arity) if isinstance(arity, int) else arity, attrs, required, optional, exact, infer)
         return infer
 
     return enter

@@ -33,7 +33,7 @@ class FloatOp:
     ----------
     op : str
         ``linear``, ``conv2d`` (arrays ``weight``, ``bias``), ``affine`` (``a``, ``b``: x * a + b), ``clamp`` (``low``, ``high``), ``max_pool2d``,
-        ``avg_pool2d``, ``pad2d``, ``add`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
+        ``avg_pool2d``, ``pad2d``, ``add``, ``concat`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
     inputs : tuple of str
     output : str
     attrs : mapping
@@ -213,6 +213,16 @@ def _pad2d(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit("pad2d", (tensor,), {"padding": node.attrs["padding"], "value": value / scale}), scale)
 
 
+def _concat(build: _Builder, node: Node) -> None:
+    """Tensors of one scale are joined as they are; others get theirs first."""
+    found = [build.values[name] for name in node.inputs]
+    scales = {scale for _, scale in found}
+    common = scales.pop() if len(scales) == 1 else 1.0
+    zero = np.zeros(1, np.float32)
+    tensors = [name if scale == common else build.emit("affine", (name,), a=np.array([scale], np.float32), b=zero) for name, scale in found]
+    build.keep(node, build.emit("concat", tuple(tensors)), common)
+
+
 def _add(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit("add", tuple(build.values[name][0] for name in node.inputs)))
 
@@ -226,5 +236,6 @@ LOWER: dict[str, Callable[[_Builder, Node], None]] = {
     "avg_pool2d": _same,
     "flatten": _same,
     "pad2d": _pad2d,
+    "concat": _concat,
     "add": _add,
 }

@@ -121,6 +121,10 @@ def _pad2d(writer: _Writer, op: FloatOp, rank: int) -> None:
     writer.node("Pad", [op.inputs[0], pads, writer.constant(np.array(op.attrs["value"], np.float32))], op.output, mode="constant")
 
 
+def _concat(writer: _Writer, op: FloatOp, rank: int) -> None:
+    writer.node("Concat", list(op.inputs), op.output, axis=1)
+
+
 def _per_channel(array: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
     return array.reshape(-1, *[1] * (rank - 2))
 
@@ -135,4 +139,5 @@ WRITE: dict[str, Callable[[_Writer, FloatOp, int], None]] = {
     "add": _add,
     "flatten": _flatten,
     "pad2d": _pad2d,
+    "concat": _concat,
 }

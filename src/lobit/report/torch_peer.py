@@ -118,6 +118,10 @@ def _pad2d(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
     return lambda x: F.pad(x, ends, value=value)
 
 
+def _concat(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    return lambda *x: torch.cat(x, 1)
+
+
 def _per_channel(array: Tensor, x: Tensor) -> Tensor:
     return array.reshape(-1, *[1] * (x.ndim - 2))
 
@@ -144,4 +148,5 @@ STEPS: dict[str, Callable[[FloatOp, dict[str, nn.Parameter], bool], Step]] = {
     "add": _add,
     "flatten": _flatten,
     "pad2d": _pad2d,
+    "concat": _concat,
 }

@@ -18,7 +18,7 @@ from lobit.targets.values import Value
 
 PRODUCTS = ("linear", "conv2d")
 STAGES = ("threshold", "chain")
-REFUSED = ("pad2d",)
+REFUSED = ("pad2d", "concat")
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lobit.capture.passes.concat import chain_before_concat
 from lobit.capture.passes.dead import drop_dead
 from lobit.capture.passes.flatten import move_chains_before_flatten
 from lobit.capture.passes.merge import merge_chains
@@ -24,6 +25,7 @@ REORDER: tuple[Pass, ...] = (
     pool_after_codes,
     pad_after_codes,
     pad_into_layer,
+    chain_before_concat,
     merge_chains,
 )
 
@@ -42,6 +44,7 @@ def run_passes(graph: Graph) -> Graph:
 __all__ = [
     "REORDER",
     "Pass",
+    "chain_before_concat",
     "drop_dead",
     "drop_idle_steps",
     "fold_thresholds",
