@@ -25,6 +25,10 @@ STEPS = {
 }
 
 
+WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d", "pad2d")
+"""To these a value of shape (C, L) is an image of one row."""
+
+
 class Value:
     """A tensor: a flat list in C order, its shape, and for codes their lowest, highest and the zero."""
 
@@ -122,10 +126,11 @@ def pad(node, x):
     """The image with a border of one value."""
     top, left, bottom, right = node["attrs"]["padding"]
     channels, height, width = x.shape
+    value = node["attrs"]["value"] if x.code else f32(node["attrs"]["value"])
     out = []
     for c, i, j in product(range(channels), range(-top, height + bottom), range(-left, width + right)):
         inside = 0 <= i < height and 0 <= j < width
-        out.append(x.data[(c * height + i) * width + j] if inside else node["attrs"]["value"])
+        out.append(x.data[(c * height + i) * width + j] if inside else value)
     return Value(out, (channels, height + top + bottom, width + left + right), x.code, x.zero)
 
 
@@ -148,6 +153,9 @@ def run(graph, constants, sample):
     for node in graph["nodes"]:
         x, *others = (values[name] for name in node["inputs"])
         c = {role: constants[name] for role, name in node["constants"].items()}
+        row = node["op"] in WINDOWED and len(x.shape) == 2
+        if row:
+            x = Value(x.data, (x.shape[0], 1, x.shape[1]), x.code, x.zero)
         match node["op"]:
             case "chain":
                 y = chain(node, c, x)
@@ -172,7 +180,7 @@ def run(graph, constants, sample):
                 y = Value(x.data, (len(x.data),), x.code, x.zero)
             case other:
                 raise ValueError(f"{other} is outside the exact class")
-        values[node["output"]] = y
+        values[node["output"]] = Value(y.data, (y.shape[0], y.shape[2]), y.code, y.zero) if row else y
     return values[graph["outputs"][0]].data
 
 

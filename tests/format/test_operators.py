@@ -236,6 +236,20 @@ def test_padding_that_no_value_can_have_is_refused(node: Node, why: str) -> None
         infer((3, 4, 5), to_codes(), conv, node, w=codes(RNG, (1, 3, 3, 3), "odd1"))
 
 
+def test_a_row_stays_a_row() -> None:
+    row = {**POOL, "kernel": [1, 2]}
+    assert infer((3, 9), Node("max_pool2d", "pool", ("x",), "p", row)) == ValueType("f32", (3, 4))
+    mean = {"kernel": [1, 2], "stride": [5, 1], "padding": [0, 1, 0, 0], "divisor": 2}
+    assert infer((3, 9), Node("avg_pool2d", "pool", ("x",), "p", mean)) == ValueType("f32", (3, 9))
+    assert infer((3, 9), pad(0.5, padding=(0, 1, 0, 2))) == ValueType("f32", (3, 12))
+    assert infer((3, 9), Node("flatten", "flat", ("x",), "y")).shape == (27,)
+    conv = Node("conv2d", "conv", ("c",), "s", {**CONV, "padding": [0, 0, 0, 1]}, {"weight": "w"})
+    assert infer((3, 9), to_codes(), conv, w=codes(RNG, (2, 3, 1, 4), "odd1")) == ValueType("i32", (2, 7))
+    for node in (pad(0.5), Node("max_pool2d", "pool", ("x",), "p", {**POOL, "padding": [1, 0, 1, 0], "stride": [1, 1]})):
+        with pytest.raises(FormatError, match="it must make one"):
+            infer((3, 9), node)
+
+
 def concat(*inputs: str) -> Node:
     return Node("concat", "join", inputs, "y")
 
@@ -276,7 +290,8 @@ def test_flatten_needs_an_image() -> None:
         ({"outputs": ("nowhere",)}, "nowhere"),
         ({"inputs": {}}, "needs an input"),
         ({"inputs": {"x": (13,), "y": (13,)}}, "stands twice"),
-        ({"inputs": {"x": (13, 2)}}, r"\(13, 2\)"),
+        ({"inputs": {"x": (1, 13, 2, 1)}}, r"\(1, 13, 2, 1\)"),
+        ({"inputs": {"x": (13, 2)}}, r"must have shape \(K,\)"),
         ({"inputs": {"x": (2**29,)}}, "at most"),
         ({"inputs": {"x": (1, 2**17, 1)}}, "limit of height"),
         ({"inputs": {"": (13,)}}, "names are printable"),
