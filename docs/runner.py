@@ -3,6 +3,7 @@
 usage: python runner.py FILE < numbers
 """
 
+import math
 import struct
 import sys
 from itertools import product
@@ -44,8 +45,23 @@ def levels(text):
     """Lowest code, highest code, distance of two codes."""
     alphabet, bits = code_type(text)
     top = (1 << bits) - 1
-    ranges = {"unsigned": (0, top, 1), "odd": (-top, top, 2), "signed": (-(1 << bits - 1), (1 << bits - 1) - 1, 1), "ternary": (-1, 1, 1)}
+    reach = 1 << (1 << max(bits - 1, 0)) - 2 if alphabet == "log2" else 0
+    ranges = {
+        "log2": (-reach, reach, 1),
+        "unsigned": (0, top, 1),
+        "odd": (-top, top, 2),
+        "signed": (-(1 << bits - 1), (1 << bits - 1) - 1, 1),
+        "ternary": (-1, 1, 1),
+    }
     return ranges[alphabet]
+
+
+def power(x, high):
+    """The power of two that is nearest to x by logarithm, with its sign; 0 below the root of a half."""
+    mantissa, exponent = math.frexp(abs(x))  # 0.5 <= mantissa < 1
+    exponent += (2 * mantissa >= f32(math.sqrt(2))) - 1
+    size = 0 if exponent < 0 or x == 0 else min(2**exponent, high)
+    return -size if x < 0 else size
 
 
 def chain(node, c, x):
@@ -63,6 +79,8 @@ def chain(node, c, x):
     if text is None:
         return Value(out, x.shape)
     low, high, _ = levels(text)
+    if text.startswith("log2"):
+        return Value([power(v, high) for v in out], x.shape, text)
     if text == "odd1":
         return Value([1 if v >= 0 else -1 for v in out], x.shape, text)
     return Value([min(max(round(v), low - zero), high - zero) + zero for v in out], x.shape, text, zero)

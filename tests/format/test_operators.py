@@ -145,7 +145,7 @@ def test_a_constant_that_is_not_finite_is_refused(value: float) -> None:
 @pytest.mark.parametrize(
     ("code", "zero", "why"),
     [
-        ("log23", 0, "no rounding"), ("odd2", 0, "no rounding"), ("odd1", 1, "zero"), ("unsigned2", 4, "zero"), ("unsigned2", -1, "zero"),
+        ("odd8", 0, "no rounding"), ("odd2", 0, "no rounding"), ("odd1", 1, "zero"), ("unsigned2", 4, "zero"), ("unsigned2", -1, "zero"),
         ("signed4", 8, "zero"), (None, 1, "codes only"), ("float", 0, "no code type"), ("unsigned2", 1.0, "integer"), (3, 0, "no code type"),
     ],
 )  # fmt: skip
@@ -252,6 +252,15 @@ def test_a_row_stays_a_row() -> None:
 
 def concat(*inputs: str) -> Node:
     return Node("concat", "join", inputs, "y")
+
+
+@pytest.mark.parametrize("code", ["log22", "log23", "log24"])
+def test_a_chain_rounds_to_powers_of_two_and_thresholds_do_not(code: str) -> None:
+    assert infer((3,), to_codes(code)) == ValueType("codes", (3,), CodeType.parse(code))
+    with pytest.raises(FormatError, match="zero of log2"):
+        infer((3,), to_codes(code, zero=1))
+    with pytest.raises(FormatError, match="rounding to odd2"):
+        infer((3,), to_codes("odd2"))
 
 
 def test_joined_values_have_all_channels() -> None:

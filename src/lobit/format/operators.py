@@ -106,7 +106,7 @@ def _chain(call: Call) -> ValueType:
     code, zero = _code(call)
     if code is None:
         return ValueType("f32", x.shape)
-    if code.alphabet is Alphabet.LOG2 or (code.alphabet is Alphabet.ODD and code.bits > 1):
+    if code.alphabet is Alphabet.ODD and code.bits > 1:
         raise call.fail(f"no rounding to {code} is defined for activations")
     return ValueType("codes", x.shape, code, zero)
 
