@@ -189,7 +189,8 @@ def test_activation_codes_are_levels_monotone_and_equal_their_exported_steps(nam
         v = f(v, operand.numpy())
         assert v.dtype == np.float32
     code = quantizer.code_type
-    expected = np.where(v >= 0, 1, -1) if str(code) == "odd1" else np.clip(np.rint(v), code.lo, code.hi)
+    zero = quantizer.zero
+    expected = np.where(v >= 0, 1, -1) if str(code) == "odd1" else np.clip(np.rint(v), code.lo - zero, code.hi - zero) + zero
     np.testing.assert_array_equal(codes, expected)
     np.testing.assert_array_equal(quantizer(torch.tensor(x)).codes.detach().numpy(), codes)  # eval is deterministic
 

@@ -4,6 +4,7 @@ from lobit.extras import require
 
 require("lobit.quantizers", "torch")
 
+from lobit.quantizers.affine import AffineActivations, AffineWeights
 from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, Role, WeightQuantizer
 from lobit.quantizers.calibration import calibrate, calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
@@ -11,7 +12,9 @@ from lobit.quantizers.dropout import CodeDropout
 from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
+from lobit.quantizers.lsqplus import LSQPlus, lsq_plus
 from lobit.quantizers.observer import Observer, Sample
+from lobit.quantizers.pact import PACT, pact, pact_penalty
 from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.search import MeanSquaredError
@@ -20,7 +23,10 @@ from lobit.quantizers.straight_through import round_in_range, straight_through
 
 __all__ = [
     "LSQ",
+    "PACT",
     "ActivationQuantizer",
+    "AffineActivations",
+    "AffineWeights",
     "CodeDropout",
     "DoReFaActivations",
     "DoReFaWeights",
@@ -29,6 +35,7 @@ __all__ = [
     "FromWeights",
     "GradientQuantizer",
     "Grid",
+    "LSQPlus",
     "LSQWeights",
     "LinearQuant",
     "LinearQuantWeights",
@@ -53,7 +60,10 @@ __all__ = [
     "get",
     "linear_quant",
     "lsq",
+    "lsq_plus",
     "names",
+    "pact",
+    "pact_penalty",
     "register",
     "round_in_range",
     "sign",

@@ -80,7 +80,26 @@ def training_step(step: Tensor, factor: float) -> Tensor:
     return scale_gradient(step, factor)
 
 
-def eval_step(step: Tensor, owner: str) -> Tensor:
+def finite(learned: Tensor, owner: str, what: str) -> Tensor:
+    """What was learned, as it is.
+
+    Raises
+    ------
+    ConfigError
+        When it is not finite.
+    """
+    if not torch.compiler.is_compiling():
+        sound = torch.isfinite(learned)
+        if not bool(sound.all()):
+            wrong = learned.detach()[~sound].flatten()[0].item()
+            raise ConfigError(
+                f"the learned {what} of {owner or 'a quantizer'} is {wrong}; the training diverged or the state is damaged: "
+                "train with a lower learning rate, or load another checkpoint"
+            )
+    return learned
+
+
+def eval_step(step: Tensor, owner: str, what: str = "step") -> Tensor:
     """The stored step, bit for bit; one at or below 0 counts as the smallest, as the next pass in training would have it.
 
     Raises
@@ -88,15 +107,7 @@ def eval_step(step: Tensor, owner: str) -> Tensor:
     ConfigError
         When a step is not finite.
     """
-    if not torch.compiler.is_compiling():
-        finite = torch.isfinite(step)
-        if not bool(finite.all()):
-            wrong = step.detach()[~finite].flatten()[0].item()
-            raise ConfigError(
-                f"the learned step of {owner or 'a quantizer'} is {wrong}; the training diverged or the state is damaged: "
-                "train with a lower learning rate, or load another checkpoint"
-            )
-    return step.clamp(min=SMALLEST)
+    return finite(step, owner, what).clamp(min=SMALLEST)
 
 
 @register("lsq")
