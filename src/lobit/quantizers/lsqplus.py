@@ -25,7 +25,7 @@ def lsq_plus(x: Tensor, step: Tensor, offset: Tensor, bits: int) -> Tensor:
 
     References
     ----------
-    Bhalgat et al., LSQ+, arXiv 2004.09576, equations 5 to 8.
+    Bhalgat et al., LSQ+, arXiv 2004.09576, section 3.1.
     """
     return round_in_range(x / step - offset / step, 0, (1 << bits) - 1)
 
