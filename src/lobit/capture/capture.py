@@ -74,6 +74,7 @@ def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]], in
             before = len(builder.nodes)
             values[node] = emit_layer(builder, path, traced.layers[path], values[x], output_shape(node))
             made = [new.output for new in builder.nodes[before:] if new.op == "chain" and new.attrs.get("code") is not None]
+            made = [name for name in made if not name.startswith(f"{path}.ones")]
             if made:
                 codes.setdefault(path, []).extend(made)
                 inexact.update(made if values[x].inexact else ())

@@ -12,6 +12,7 @@ from lobit.nn.linear import Linear
 from lobit.nn.loss import SquaredHingeLoss
 from lobit.nn.pooling import AdaptiveAvgPool2d, AvgPool2d
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.reestimation import reestimate_batch_norm
 
 __all__ = [
     "AdaptiveAvgPool2d",
@@ -26,4 +27,5 @@ __all__ = [
     "QuantizedLayer",
     "ReLU",
     "SquaredHingeLoss",
+    "reestimate_batch_norm",
 ]

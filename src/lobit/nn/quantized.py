@@ -140,9 +140,14 @@ class QuantizedLayer(nn.Module):
         return any(quantizer is not None and quantizer.fractions for quantizer in (self.input_quantizer, self.weight_quantizer))
 
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.training or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
+        if self.training or self._observes or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
             return self._product(x, weight)
         return self.product(wide(x), wide(weight)).to(x.dtype)
+
+    @property
+    def _observes(self) -> bool:
+        """Whether its input passes as float while calibration observes it, so that no sum is exact."""
+        return self.input_quantizer is not None and self.input_quantizer.observes
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.gradient_quantizer is None:

@@ -4,16 +4,23 @@ from lobit.extras import require
 
 require("lobit.quantizers", "torch")
 
+from lobit.quantizers.affine import AffineActivations, AffineWeights
 from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, WeightQuantizer
-from lobit.quantizers.calibration import calibrating
+from lobit.quantizers.calibration import calibrate, calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
+from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.log import LogQuant, LogQuantWeights, ap2, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
+from lobit.quantizers.lsqplus import LSQPlus, lsq_plus
 from lobit.quantizers.magnitude_sign import MagnitudeSign, scaled_sign, xnor_sign
+from lobit.quantizers.observer import Observer, Sample
+from lobit.quantizers.pact import PACT, pact, pact_penalty
+from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.rsign import RSign
+from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.sign import (
     ApproxSign,
     ApproxSignWeights,
@@ -32,23 +39,37 @@ from lobit.quantizers.ternary import TernaryWeights, ternary
 
 __all__ = [
     "LSQ",
+    "PACT",
     "ActivationQuantizer",
+    "AffineActivations",
+    "AffineWeights",
     "ApproxSign",
     "ApproxSignWeights",
     "CodeDropout",
     "DoReFaActivations",
     "DoReFaWeights",
+    "Fit",
+    "FromData",
+    "FromWeights",
     "GradientQuantizer",
+    "Grid",
     "IdentitySign",
+    "LSQPlus",
     "LSQWeights",
     "LinearQuant",
     "LinearQuantWeights",
     "LogQuant",
     "LogQuantWeights",
     "MagnitudeSign",
+    "MeanSquaredError",
+    "Method",
+    "MinMax",
+    "Observer",
+    "Percentile",
     "Quantized",
     "Quantizer",
     "RSign",
+    "Sample",
     "Sign",
     "SignWeights",
     "StochasticSign",
@@ -58,6 +79,7 @@ __all__ = [
     "TernaryWeights",
     "WeightQuantizer",
     "ap2",
+    "calibrate",
     "calibrating",
     "dorefa_activations",
     "dorefa_weights",
@@ -65,7 +87,10 @@ __all__ = [
     "linear_quant",
     "log_quant",
     "lsq",
+    "lsq_plus",
     "names",
+    "pact",
+    "pact_penalty",
     "register",
     "round_in_range",
     "scaled_sign",

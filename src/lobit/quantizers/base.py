@@ -120,6 +120,11 @@ class ActivationQuantizer(Quantizer):
     role = "activations"
     calibrating: bool = False
 
+    @property
+    def observes(self) -> bool:
+        """Whether it passes its input on as it is, for `lobit.calibrate` to observe: ``codes = x``, ``scale = 1``."""
+        return False
+
     def attach(self, shape: tuple[int, ...]) -> None:
         """Make room for state of each input channel; layers call it once.
 

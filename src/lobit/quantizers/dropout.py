@@ -32,7 +32,6 @@ class CodeDropout(ActivationQuantizer):
             raise ConfigError(f"dropout drops with a probability from 0 to less than 1, not {p!r}")
         super().__init__()
         self.quantizer = quantizer
-        self.zero = quantizer.zero
         self.fractions = quantizer.fractions
         self.p = p
 
@@ -44,6 +43,20 @@ class CodeDropout(ActivationQuantizer):
     def code_type(self) -> CodeType:
         """The quantizer's."""
         return self.quantizer.code_type
+
+    @property
+    def observes(self) -> bool:
+        """The quantizer's."""
+        return self.quantizer.observes
+
+    @property
+    def zero(self) -> int:
+        """The quantizer's, which may take it from data."""
+        return self.quantizer.zero
+
+    @zero.setter
+    def zero(self, zero: int) -> None:
+        self.quantizer.zero = zero
 
     @property
     def owner(self) -> str:
