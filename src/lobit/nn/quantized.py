@@ -142,7 +142,7 @@ class QuantizedLayer(nn.Module):
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.training or self._observes or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
             return self._product(x, weight)
-        return self.product(wide(x), wide(weight)).to(x.dtype)
+        return self._product(wide(x), wide(weight)).to(x.dtype)
 
     @property
     def _observes(self) -> bool:

@@ -10,13 +10,22 @@ from lobit.quantizers.calibration import calibrate, calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
 from lobit.quantizers.from_data import FromData, FromWeights
+from lobit.quantizers.gradients import (
+    DoReFaGradients,
+    LinearGradients,
+    LogGradients,
+    dorefa_gradients,
+    linear_gradients,
+    log_gradients,
+)
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
-from lobit.quantizers.log import LogQuant, LogQuantWeights, ap2, log_quant
+from lobit.quantizers.log import LogQuant, LogQuantWeights, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
 from lobit.quantizers.lsqplus import LSQPlus, lsq_plus
 from lobit.quantizers.magnitude_sign import MagnitudeSign, scaled_sign, xnor_sign
 from lobit.quantizers.observer import Observer, Sample
 from lobit.quantizers.pact import PACT, pact, pact_penalty
+from lobit.quantizers.powers import ap2
 from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.rsign import RSign
@@ -47,6 +56,7 @@ __all__ = [
     "ApproxSignWeights",
     "CodeDropout",
     "DoReFaActivations",
+    "DoReFaGradients",
     "DoReFaWeights",
     "Fit",
     "FromData",
@@ -56,8 +66,10 @@ __all__ = [
     "IdentitySign",
     "LSQPlus",
     "LSQWeights",
+    "LinearGradients",
     "LinearQuant",
     "LinearQuantWeights",
+    "LogGradients",
     "LogQuant",
     "LogQuantWeights",
     "MagnitudeSign",
@@ -82,9 +94,12 @@ __all__ = [
     "calibrate",
     "calibrating",
     "dorefa_activations",
+    "dorefa_gradients",
     "dorefa_weights",
     "get",
+    "linear_gradients",
     "linear_quant",
+    "log_gradients",
     "log_quant",
     "lsq",
     "lsq_plus",

@@ -2,53 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
 from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, check_width, constant, operand
+from lobit.quantizers.powers import ap2
 from lobit.quantizers.registry import register
 from lobit.quantizers.sign import ONE_BIT, sign_codes
 from lobit.quantizers.straight_through import straight_through
 
 WIDEST_IN_FILES = 4
 """More bits have powers above 2^6, which no signed byte holds."""
-_HALF_ROOT = float(torch.tensor(2.0, dtype=torch.float32).sqrt()) / 2  # float32's sqrt(2), for mantissas in [1/2, 1)
 _LARGEST_TOP = 16
 _SMALLEST = 2.0**-100  # the range of a channel whose weights are all 0
-
-
-def ap2(x: Tensor) -> Tensor:
-    """The power of two nearest to ``x`` on a logarithmic scale, with its sign.
-
-    Forward: ``sign(x) * 2^round(log2|x|)``, with ``ap2(0) = 0``. No logarithm is rounded: with ``|x| = m * 2^e`` and m in [1, 2), the exponent is
-    ``e + (m >= sqrt(2))``, the comparison with the float32 nearest to sqrt(2). So the result is exact on all devices, down to subnormal numbers. Backward: none.
-
-    Parameters
-    ----------
-    x : Tensor
-        Floats; other types than float32 are converted. NaN stays NaN; infinities become NaN, and 2^127.5 and more infinite.
-
-    Returns
-    -------
-    Tensor
-        float32, of the shape of ``x``.
-
-    References
-    ----------
-    Hubara et al., Quantized Neural Networks, arXiv 1609.07061, section 4 (shift-based batch normalization).
-
-    Examples
-    --------
-    >>> ap2(torch.tensor([3.0, -0.3, 0.0, 1.4142135])).tolist()
-    [4.0, -0.25, 0.0, 1.0]
-    """
-    x = x.detach().float()
-    mantissa = torch.frexp(x)[0].abs_()
-    up = (mantissa >= _HALF_ROOT) & (x != 0)
-    power = x / mantissa.clamp_(min=0.5).mul_(2)  # exact: 2^e is a float32; x = 0 gives 0
-    return power.mul_(up + 1)
 
 
 def _exponents(bits: int) -> int:
@@ -92,7 +59,7 @@ def log_quant(x: Tensor, bits: int, span: float | Tensor = 1.0, *, clip: bool = 
     if bits == 1:
         codes = sign_codes(x)
     else:
-        power = ap2(v.detach().clamp(-largest, largest))
+        power = ap2(v.detach().float().clamp(-largest, largest))
         codes = power.masked_fill_(power.abs() < 2.0 ** -_exponents(bits) * largest, 0.0).to(x.dtype)
     return straight_through(v, codes, -largest, largest) if clip else straight_through(v, codes)
 
@@ -102,7 +69,7 @@ class _Log:
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 1, "quantizer 'log2'")
+        self.bits = check_width(bits, 1, "quantizer 'log'")
         self.fractions = bits > WIDEST_IN_FILES
 
     @property
@@ -116,7 +83,7 @@ class _Log:
         """
         if self.bits > WIDEST_IN_FILES:
             raise ConfigError(
-                f"quantizer 'log2' of {self.bits} bits has powers of two over {_exponents(self.bits) + 1} exponents, for which files and kernels have no "
+                f"quantizer 'log' of {self.bits} bits has powers of two over {_exponents(self.bits) + 1} exponents, for which files and kernels have no "
                 f"codes; it is for training alone. Choose 2 to {WIDEST_IN_FILES} bits to export"
             )
         return ONE_BIT if self.bits == 1 else CodeType(Alphabet.LOG2, self.bits)
@@ -128,11 +95,11 @@ class _Log:
 
 def _check_top(top: int) -> int:
     if type(top) is not int or not -_LARGEST_TOP <= top <= _LARGEST_TOP:
-        raise ConfigError(f"quantizer 'log2' has a largest level 2^top with top from -{_LARGEST_TOP} to {_LARGEST_TOP}, not {top!r}")
+        raise ConfigError(f"quantizer 'log' has a largest level 2^top with top from -{_LARGEST_TOP} to {_LARGEST_TOP}, not {top!r}")
     return top
 
 
-@register("log2")
+@register("log")
 class LogQuant(_Log, ActivationQuantizer):
     """Activations 0 and powers of two up to ``2^top``, see `log_quant`; one bit is the sign, times ``2^top``.
 
@@ -164,7 +131,7 @@ class LogQuant(_Log, ActivationQuantizer):
         return [] if self.code_type == ONE_BIT else [("div", operand(self.scale))]
 
 
-@register("log2")
+@register("log")
 class LogQuantWeights(_Log, WeightQuantizer):
     """Weights 0 and powers of two up to ``2^top``, see `log_quant`; one bit is the sign times ``2^top``. The gradient is unmasked.
 

@@ -8,6 +8,7 @@ from tests.quantizers.rows import Row
 
 
 def ap2(x):
+    """``rint(log2)`` turns at the sqrt(2) of float64; inputs of float32 that are its own sqrt(2) are in test_powers.py."""
     magnitude = np.abs(x.astype(np.float64))
     with np.errstate(divide="ignore"):
         return np.sign(x) * np.exp2(np.rint(np.log2(magnitude)))
@@ -41,13 +42,13 @@ def whole(quantizer, x, g):
 NARROW, WIDE = (2, 3, 4), (5, 6, 7, 8)
 TRAINING_ALONE = "for training alone"
 ROWS = [
-    Row("log2", "activations", (1,), one_bit, in_span, symmetric=True),
-    Row("log2", "activations", NARROW, log, in_span, symmetric=True, refused="no rounding to log2"),
-    Row("log2", "activations", (3, 4), log, in_span, {"top": 1}, symmetric=True, refused="no rounding to log2"),
-    Row("log2", "activations", WIDE, log, in_span, {"top": -1}, symmetric=True, refused=TRAINING_ALONE),
-    Row("log2", "weights", (1,), one_bit, whole, symmetric=True),
-    Row("log2", "weights", NARROW, log, whole, symmetric=True),
-    Row("log2", "weights", (1,), one_bit, whole, {"top": None}, symmetric=True),
-    Row("log2", "weights", NARROW, log, whole, {"top": None}, symmetric=True),
-    Row("log2", "weights", WIDE, log, whole, {"top": -2}, symmetric=True, refused=TRAINING_ALONE),
+    Row("log", "activations", (1,), one_bit, in_span, symmetric=True),
+    Row("log", "activations", NARROW, log, in_span, symmetric=True),
+    Row("log", "activations", (3, 4), log, in_span, {"top": 1}, symmetric=True),
+    Row("log", "activations", WIDE, log, in_span, {"top": -1}, symmetric=True, refused=TRAINING_ALONE),
+    Row("log", "weights", (1,), one_bit, whole, symmetric=True),
+    Row("log", "weights", NARROW, log, whole, symmetric=True),
+    Row("log", "weights", (1,), one_bit, whole, {"top": None}, symmetric=True),
+    Row("log", "weights", NARROW, log, whole, {"top": None}, symmetric=True),
+    Row("log", "weights", WIDE, log, whole, {"top": -2}, symmetric=True, refused=TRAINING_ALONE),
 ]
