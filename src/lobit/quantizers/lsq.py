@@ -112,7 +112,7 @@ def eval_step(step: Tensor, owner: str, what: str = "step") -> Tensor:
 
 @register("lsq")
 class LSQ(FromData):
-    """Activations with a learned step, one for the whole tensor.
+    """Activations with a learned step, one for the whole tensor: `lsq`.
 
     The codes are ``unsigned`` after a non-negative input, else ``signed``; with one bit, {0, 1} times the step after a non-negative input, else plain
     -1/+1 (`sign`). Whether the input is non-negative is decided at the first batch in training mode or in `calibrating`, unless it is given; the first
@@ -216,7 +216,7 @@ class LSQ(FromData):
 
 @register("lsq")
 class LSQWeights(FromWeights):
-    """Weights with a learned step for each output channel: ``signed`` codes of 2 to 8 bits, or the signs -1/+1.
+    """Weights with a learned step for each output channel, see `lsq`: ``signed`` codes of 2 to 8 bits, or the signs -1/+1.
 
     The steps follow the weights, ``2 mean|w_o| / sqrt(hi)`` (``mean|w_o|`` with one bit), until the first pass in training, which makes them parameters of their own; they start
     anew when weights without quantizer state are loaded. The gradient of a step is multiplied by ``1 / sqrt(N hi)``, N weights of the channel.
