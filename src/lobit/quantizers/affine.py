@@ -106,7 +106,8 @@ class AffineWeights(FromWeights):
     one bit more. Backward: ``g_w = g * 1[inside the range]``; scale and zero are constants.
 
     Until `lobit.calibrate` fixes scale and zero, they follow the weights and cover them all, so that the gradient is whole: ``scale = max(high / hi, low / lo)``, or
-    ``(high - low) / (2^k - 1)`` with a zero point, ``low <= 0 <= high`` the ends of the channel.
+    ``(high - low) / (2^k - 1)`` with a zero point, ``low <= 0 <= high`` the ends of the channel. With one or two bits a range that covers all leaves most weights 0:
+    calibrate before training.
 
     Parameters
     ----------

@@ -33,19 +33,25 @@ def bounds(quantizer, w):
     return w, w.min(**axes), w.max(**axes)
 
 
+def quotient(w, scale):
+    """Scale and quotient as float32 has them: a scale that follows the weights makes ties of them, which no neighbour of the weights would break."""
+    scale = np.float32(np.maximum(scale, 2.0**-30))
+    return np.rint(w.astype(np.float32) / scale), scale
+
+
 def symmetric(quantizer, w):
     w, low, high = bounds(quantizer, w)
     most = 2 ** (quantizer.bits - 1)
-    scale = np.maximum(np.maximum(high / (most - 1), -low / most), 2.0**-30)
-    return np.clip(np.rint(w / scale), -most, most - 1), scale
+    codes, scale = quotient(w, np.maximum(high / (most - 1), -low / most))
+    return np.clip(codes, -most, most - 1), scale
 
 
 def centred(quantizer, w):
     w, low, high = bounds(quantizer, w)
     n, low, high = 2**quantizer.bits - 1, np.minimum(low, 0), np.maximum(high, 0)
-    scale = np.maximum((high - low) / n, 2.0**-30)
-    zero = np.clip(np.rint(-low / scale), 0, n)
-    return np.clip(np.rint(w / scale), -zero, n - zero), scale
+    zero = np.clip(np.rint(-low / np.maximum((high - low) / n, 2.0**-30)), 0, n)
+    codes, scale = quotient(w, (high - low) / n)
+    return np.clip(codes, -zero, n - zero), scale
 
 
 def whole(quantizer, w, g):
@@ -58,6 +64,7 @@ ROWS = [
     Row("affine", "activations", (2, 4, 8), activations, in_range, settings={"symmetric": True}),
     Row("affine", "weights", tuple(range(2, 9)), symmetric, whole),
     Row("affine", "weights", (2, 4, 8), symmetric, whole, settings={"per_channel": False}),
-    Row("affine", "weights", tuple(range(1, 8)), centred, whole, settings={"symmetric": False}),
-    Row("affine", "weights", (1, 4, 7), centred, whole, settings={"symmetric": False, "per_channel": False}),
+    # one bit that covers all weights leaves most of them 0: it learns only from a calibrated range, see test_affine.py
+    Row("affine", "weights", tuple(range(2, 8)), centred, whole, settings={"symmetric": False}),
+    Row("affine", "weights", (2, 4, 7), centred, whole, settings={"symmetric": False, "per_channel": False}),
 ]
