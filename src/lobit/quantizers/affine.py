@@ -103,10 +103,11 @@ class AffineWeights(FromWeights):
     """Weights on a uniform grid, for each output channel or for all.
 
     Forward: ``code = clamp(round(w / scale), lo, hi)``; with a zero point ``clamp(round(w / scale), lo - zero, hi - zero)`` for the range 0 .. 2^k - 1: the code less its zero, ``signed`` of
-    one bit more. Backward: ``g_w = g`` inside the range, 0 outside; scale and zero are constants.
+    one bit more. Backward: ``g_w = g * 1[inside the range]``; scale and zero are constants.
 
-    Until `lobit.calibrate` fixes scale and zero, they follow the weights and cover them all: ``scale = max(high / hi, low / lo)``, or
-    ``(high - low) / (2^k - 1)`` with a zero point, ``low <= 0 <= high`` the ends of the channel.
+    Until `lobit.calibrate` fixes scale and zero, they follow the weights and cover them all, so that the gradient is whole: ``scale = max(high / hi, low / lo)``, or
+    ``(high - low) / (2^k - 1)`` with a zero point, ``low <= 0 <= high`` the ends of the channel. With one or two bits a range that covers all leaves most weights 0:
+    calibrate before training.
 
     Parameters
     ----------
@@ -179,11 +180,12 @@ class AffineWeights(FromWeights):
             self._running = bool(self.started)  # the buffer may have been copied from another model
         scale, zero = (self.scale, self.zero_point.to(x.dtype)) if self._running else self._following(x)
         v, grid = x / scale, self._grid
+        clip = self._running  # a range that follows the weights covers them; rounding must not cut the gradient of its ends
         if self.symmetric:
-            return Quantized(round_in_range(v, grid.lo, grid.hi), scale, self.zero)
+            return Quantized(round_in_range(v, grid.lo, grid.hi, clip=clip), scale, self.zero)
         with torch.no_grad():
             codes = v.round().clamp_(-zero, grid.hi - zero)
-        return Quantized(straight_through(v + zero, codes, grid.lo, grid.hi), scale, self.zero)
+        return Quantized(straight_through(v + zero, codes, grid.lo, grid.hi) if clip else straight_through(v, codes), scale, self.zero)
 
     @torch.no_grad()
     def _following(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,10 @@ class LSQPlus(FromData):
             factor = step_gradient(x, self.code_type)
             step, offset = training_step(self.step, factor), scale_gradient(self.offset, factor)
         else:
-            step, offset = eval_step(self.step, self.owner), finite(self.offset, self.owner, "offset")
+            step, offset = (
+                eval_step(self.step, self.owner),
+                finite(self.offset, self.owner, "offset").clone(),
+            )  # without gradient where none is taken
         return Quantized(lsq_plus(x, step, offset, self.bits), step, self.zero, offset)
 
     def steps(self) -> list[tuple[str, Tensor]]:
