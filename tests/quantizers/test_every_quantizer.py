@@ -24,9 +24,10 @@ from tests.quantizers.rows import Row, rows
 ROWS = rows()
 ALL = [pytest.param(row, bits, id=f"{row}-{bits}") for row in ROWS for bits in row.bits]
 NARROWEST = [pytest.param(row, min(row.bits), id=f"{row}-{min(row.bits)}") for row in ROWS]
+ENDS = [pytest.param(row, bits, id=f"{row}-{bits}") for row in ROWS for bits in sorted({min(row.bits), max(row.bits)})]
 LINEAR8 = {"name": "linear", "bits": 8}
 CHANNELS = 3
-NOTHING = 1e-30  # what float32 may take for a slope that has died away
+NOTHING = 1e-12  # a slope that has died away, or is lost among subnormal numbers
 
 every_row = pytest.mark.parametrize(("row", "bits"), ALL)
 every_row_at_its_narrowest = pytest.mark.parametrize(("row", "bits"), NARROWEST)
@@ -106,13 +107,13 @@ def check_formulas(row: Row, quantizer: Q.Quantizer, x: np.ndarray) -> None:
     (quantizer.train()(t).values() * torch.tensor(g, dtype=torch.float32)).sum().backward()
     assert t.grad is not None
     got, wanted = t.grad.double().numpy(), [row.backward(quantizer, neighbour, g) for neighbour in near]
-    closeness = [np.abs(got - w) <= row.tolerance * (np.abs(w) + 0.1 * np.abs(w).max(initial=0)) + NOTHING for w in wanted]
+    closeness = [np.abs(got - w) <= row.tolerance * (np.abs(w) + 0.1 * np.abs(w).max(initial=0)) + NOTHING * np.abs(g) for w in wanted]
     close = np.any(closeness, axis=0)
     assert close.all(), f"gradient {got[~close]} at {x[~close]}, not {wanted[0][~close]}"
 
 
 @every_row
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(values=hnp.arrays(np.float32, st.integers(1, 10), elements=st.floats(-3, 3, width=32)))
 def test_codes_scale_and_gradient_are_those_of_the_formula(row, bits, values):
     check_formulas(row, started(row, bits), of_shape(row, values))
@@ -356,7 +357,7 @@ def test_a_net_learns_digits_with_it(row, bits):
     assert right > 0.5  # chance is 0.1
 
 
-@every_row
+@pytest.mark.parametrize(("row", "bits"), ENDS)
 def test_a_layer_exports_and_verifies_or_is_refused_in_words(row, bits, tmp_path):
     net = small_net(row, bits, hidden=7)
     train(net, epochs=1, most=2)
