@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lobit import quantizers as Q
+from lobit.quantizers.base import Role
 
 Array = NDArray[Any]
 
@@ -50,7 +51,7 @@ class Row:
     """
 
     name: str
-    role: Q.Role
+    role: Role
     bits: tuple[int, ...]
     forward: Callable[[Any, Array], tuple[Any, ...]]
     backward: Callable[[Any, Array, Array], Array] | None = None

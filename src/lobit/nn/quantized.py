@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
 from lobit.nn.gradients import product_with_quantized_gradient
+from lobit.nn.scaled_product import Map, scaled_product
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
 
@@ -42,6 +43,8 @@ class QuantizedLayer(nn.Module):
         """Attach quantizers; None leaves that side in float."""
         if weight_quantizer is not None:
             weight_quantizer.attach(self.rows(self.weight))
+        if input_quantizer is not None:
+            input_quantizer.attach(self.input_channels)
         for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
                 quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
@@ -61,6 +64,12 @@ class QuantizedLayer(nn.Module):
         return self.weight_quantizer is not None and self.input_quantizer is not None
 
     @property
+    def input_channels(self) -> tuple[int, ...]:
+        """Shape of a tensor with one value for each input channel that broadcasts over the input."""
+        channels = getattr(self, "in_channels", None)  # of convolutions
+        return (self.weight.shape[-1],) if channels is None else (channels, *[1] * (self.weight.ndim - 2))
+
+    @property
     def accumulator_bound(self) -> int:
         """Largest magnitude of a sum: ``K * max|code_x - zero| * max|code_w|``, K inputs for one output."""
         assert self.weight_quantizer is not None
@@ -75,6 +84,10 @@ class QuantizedLayer(nn.Module):
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer's linear map without a bias, by weights as `rows` gives them."""
         raise NotImplementedError
+
+    def linear_map(self, x: Tensor) -> Map | None:
+        """What `product` is for an input, where `scaled_product` knows it; None where it does not."""
+        return None
 
     def per_channel(self, values: Tensor) -> Tensor:
         """Shape (O,) values so that they broadcast over the output."""
@@ -95,6 +108,10 @@ class QuantizedLayer(nn.Module):
             y = self._product(values, self.rows(self.weight) if weight is None else weight.values())
         else:
             inputs = self.input_quantizer(x)
+            how = self.linear_map(x)
+            if how is not None and self._keeps_codes(inputs):
+                ranges = (_range(self.input_quantizer), _range(self.weight_quantizer))
+                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, ranges)
             y = self._sum(inputs.centred(), weight.codes) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
                 ones = x.new_ones(x.shape if x.ndim < weight.codes.ndim else (1, *x.shape[1:]))
@@ -112,10 +129,20 @@ class QuantizedLayer(nn.Module):
         quantizer = self.weight_quantizer
         return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
 
+    def _keeps_codes(self, inputs: Quantized) -> bool:
+        """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
+        plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or torch.compiler.is_compiling()
+        return self.training and torch.is_grad_enabled() and not plain
+
+    @property
+    def _has_fractions(self) -> bool:
+        """Whether a quantizer is for training alone, with codes that are no integers, so that no sum is exact."""
+        return any(quantizer is not None and quantizer.fractions for quantizer in (self.input_quantizer, self.weight_quantizer))
+
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.training or self._observes or self.accumulator_bound <= EXACT_IN_FLOAT32:
+        if self.training or self._observes or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
             return self._product(x, weight)
-        return self.product(wide(x), wide(weight)).to(x.dtype)
+        return self._product(wide(x), wide(weight)).to(x.dtype)
 
     @property
     def _observes(self) -> bool:
@@ -147,3 +174,13 @@ class QuantizedLayer(nn.Module):
             has_state = any(key.startswith(f"{prefix}{name}.") for key in state_dict)
             if quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
                 quantizer.reset()
+
+
+def _range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
+    """Of ``codes - zero``; that of nothing but zeros while a quantizer waits for its first batch with other values."""
+    assert quantizer is not None
+    try:
+        code = quantizer.code_type
+    except ConfigError:
+        return 0, 0
+    return code.lo - quantizer.zero, code.hi - quantizer.zero
