@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lobit import nn as lnn
-from lobit.errors import ConfigError
+from lobit.errors import ConfigError, ShapeError
 
 PAIRS = [
     (lambda: lnn.Linear(7, 5), lambda: nn.Linear(7, 5), (3, 7)),
@@ -129,6 +129,36 @@ def test_squared_hinge_is_the_papers_formula():
     t = np.array([[-1, -1, 1], [1, -1, -1]])
     expected = np.mean(np.maximum(0, 1 - t * y.numpy()) ** 2)
     assert float(lnn.SquaredHingeLoss()(y, labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_squared_hinge_has_the_formulas_gradient_and_stays_float32_for_narrow_logits():
+    y, labels = (
+        torch.randn(5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True),
+        torch.tensor([0, 3, 1, 1, 2], dtype=torch.int32),
+    )
+    t = 2.0 * np.eye(4)[labels.numpy()] - 1
+    lnn.SquaredHingeLoss()(y, labels).backward()
+    np.testing.assert_allclose(y.grad.numpy(), -2 * t * np.maximum(0, 1 - t * y.detach().double().numpy()) / 20, rtol=1e-6, atol=1e-8)
+    narrow = lnn.SquaredHingeLoss()(y.detach().bfloat16(), labels)
+    assert narrow.dtype == torch.float32
+    assert narrow == lnn.SquaredHingeLoss()(y.detach().bfloat16().float(), labels)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ((4, 3), torch.zeros(4, 1, dtype=torch.int64), r"not \(4, 3\) and \(4, 1\)"),  # would broadcast
+        ((1, 3), torch.zeros(4, dtype=torch.int64), r"not \(1, 3\) and \(4,\)"),  # so would this
+        ((4,), torch.zeros(4, dtype=torch.int64), r"not \(4,\) and \(4,\)"),
+        ((4, 3, 5), torch.zeros(4, 5, dtype=torch.int64), r"not \(4, 3, 5\)"),
+        ((4, 1), torch.zeros(4, dtype=torch.int64), "two classes or more, not 1"),
+        ((4, 3), torch.zeros(4), "not torch.float32"),
+        ((4, 2), torch.zeros(4, dtype=torch.bool), "not torch.bool"),
+    ],
+)
+def test_squared_hinge_refuses_logits_and_labels_that_do_not_belong_together(logits, labels, message):
+    with pytest.raises(ShapeError, match=message):
+        lnn.SquaredHingeLoss()(torch.zeros(logits), labels)
 
 
 def test_an_adaptive_pool_that_does_not_divide_is_torchs_own():
