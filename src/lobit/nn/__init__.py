@@ -12,6 +12,7 @@ from lobit.nn.linear import Linear
 from lobit.nn.loss import SquaredHingeLoss
 from lobit.nn.pooling import AdaptiveAvgPool2d, AvgPool2d
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.reestimation import reestimate_batch_norm
 from lobit.nn.shiftnorm import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 __all__ = [
@@ -29,4 +30,5 @@ __all__ = [
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
     "SquaredHingeLoss",
+    "reestimate_batch_norm",
 ]

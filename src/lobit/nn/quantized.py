@@ -43,6 +43,8 @@ class QuantizedLayer(nn.Module):
         """Attach quantizers; None leaves that side in float."""
         if weight_quantizer is not None:
             weight_quantizer.attach(self.rows(self.weight))
+        if input_quantizer is not None:
+            input_quantizer.attach(self.input_channels)
         for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
                 quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
@@ -60,6 +62,12 @@ class QuantizedLayer(nn.Module):
     def exact(self) -> bool:
         """Whether it belongs to the exact class: both sides are codes."""
         return self.weight_quantizer is not None and self.input_quantizer is not None
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """Shape of a tensor with one value for each input channel that broadcasts over the input."""
+        channels = getattr(self, "in_channels", None)  # of convolutions
+        return (self.weight.shape[-1],) if channels is None else (channels, *[1] * (self.weight.ndim - 2))
 
     @property
     def accumulator_bound(self) -> int:
@@ -123,11 +131,16 @@ class QuantizedLayer(nn.Module):
 
     def _keeps_codes(self, inputs: Quantized) -> bool:
         """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
-        plain = inputs.offset is not None or self.gradient_quantizer is not None or torch.compiler.is_compiling()
+        plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or torch.compiler.is_compiling()
         return self.training and torch.is_grad_enabled() and not plain
 
+    @property
+    def _has_fractions(self) -> bool:
+        """Whether a quantizer is for training alone, with codes that are no integers, so that no sum is exact."""
+        return any(quantizer is not None and quantizer.fractions for quantizer in (self.input_quantizer, self.weight_quantizer))
+
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.training or self._observes or self.accumulator_bound <= EXACT_IN_FLOAT32:
+        if self.training or self._observes or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
             return self._product(x, weight)
         return self._product(wide(x), wide(weight)).to(x.dtype)
 
