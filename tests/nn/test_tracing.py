@@ -42,3 +42,39 @@ def test_an_exported_program_gives_the_same_bits(family):
     net, x = started(*family).eval(), torch.randn(6, 3, 4, 4)
     program = torch.export.export(net, (x,), strict=False)
     assert torch.equal(program.module()(x), net(x))
+
+
+class Branches(nn.Module):
+    """Two quantized branches side by side, and what follows reads both."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.left, self.right = lnn.Conv2d(3, 4, 3, padding=1, **settings), lnn.Conv2d(3, 5, 1, **settings)
+        self.after = lnn.Conv2d(9, 2, 3, **settings)
+
+    def forward(self, x):
+        return self.after(torch.cat([self.left(x), self.right(x)], 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_concatenation_of_branches_trains_as_the_two_halves_of_what_follows(family):
+    """``torch.cat`` needs no layer of its own: the sum over both halves is that of the layer, each half with the codes of the whole."""
+    weights, activations, bits = family
+    torch.manual_seed(0)
+    net = Branches(weight_quantizer={"name": weights, "bits": bits}, input_quantizer={"name": activations, "bits": bits})
+    x = torch.randn(4, 3, 6, 6)
+    net(x)
+    for model, training in ((net, True), (torch.compile(net, backend="aot_eager", fullgraph=True), True), (net, False)):
+        net.train(training)
+        left, right = net.left(x), net.right(x)
+        y = model(x)
+        codes, kernel = net.after.input_quantizer(torch.cat([left, right], 1)), net.after.weight_quantizer(net.after.weight)
+        halves = [nn.functional.conv2d(codes.values()[:, part], kernel.values()[:, part]) for part in (slice(0, 4), slice(4, 9))]
+        expected = halves[0] + halves[1] + net.after.bias.reshape(-1, 1, 1)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        found, wanted = (torch.autograd.grad(z.square().sum(), parameters, allow_unused=True) for z in (y, expected))
+        for a, b in zip(found, wanted, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
