@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -68,7 +70,8 @@ def test_a_concatenation_of_branches_trains_as_the_two_halves_of_what_follows(fa
         net.train(training)
         left, right = net.left(x), net.right(x)
         y = model(x)
-        codes, kernel = net.after.input_quantizer(torch.cat([left, right], 1)), net.after.weight_quantizer(net.after.weight)
+        after = copy.deepcopy(net.after)
+        codes, kernel = after.input_quantizer(torch.cat([left, right], 1)), after.weight_quantizer(after.weight)
         halves = [nn.functional.conv2d(codes.values()[:, part], kernel.values()[:, part]) for part in (slice(0, 4), slice(4, 9))]
         expected = halves[0] + halves[1] + net.after.bias.reshape(-1, 1, 1)
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)

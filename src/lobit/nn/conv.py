@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.scaled_product import Convolution, Map
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 from lobit.quantizers.sign import ONE_BIT
@@ -17,7 +18,7 @@ from lobit.quantizers.sign import ONE_BIT
 Size = int | tuple[int, ...]
 
 
-class Convolution(QuantizedLayer):
+class ConvLayer(QuantizedLayer):
     """What convolutions share, mixed into one of torch's; a class names its function and where outputs have their channels."""
 
     convolve: ClassVar[Callable[..., Tensor]]
@@ -66,6 +67,13 @@ class Convolution(QuantizedLayer):
         padding = 0 if self.padding_value else self.padding
         return type(self).convolve(x, weight, None, self.stride, padding, self.dilation, self.groups)
 
+    def linear_map(self, x: Tensor) -> Map | None:
+        """The convolution, of a batch and with the same padding on both sides."""
+        border = [(0, 0)] * len(self.kernel_size) if self.padding_value else self.border
+        if x.ndim != self.weight.ndim or any(before != after for before, after in border):
+            return None
+        return Convolution(self.stride, tuple(pad for pad, _ in border), self.dilation, self.groups)
+
     def pad(self, x: Tensor) -> Tensor:
         """With a `padding_value`: ``x``, codes of one bit, in a border of that code."""
         pads = [pad for before_after in reversed(self.border) for pad in before_after]  # the last axis first
@@ -92,7 +100,7 @@ class Convolution(QuantizedLayer):
         return f"{super().extra_repr()}{value}"
 
 
-class Conv1d(Convolution, nn.Conv1d):
+class Conv1d(ConvLayer, nn.Conv1d):
     """`torch.nn.Conv1d` with quantizers, from (N, C, L) to (N, O, L'); parameters, padding and errors are those of `Conv2d`.
 
     Examples
@@ -106,7 +114,7 @@ class Conv1d(Convolution, nn.Conv1d):
     convolve = staticmethod(F.conv1d)
 
 
-class Conv2d(Convolution, nn.Conv2d):
+class Conv2d(ConvLayer, nn.Conv2d):
     """`torch.nn.Conv2d` with quantized weights and input, from (N, C, H, W) to (N, O, H', W'); without quantizers it is torch's layer.
 
     Padding is with real 0, as torch's, whether or not 0 is a code of the input. One-bit inputs of -1/+1 may be padded with a code instead, which
@@ -142,7 +150,7 @@ class Conv2d(Convolution, nn.Conv2d):
     convolve = staticmethod(F.conv2d)
 
 
-class Conv3d(Convolution, nn.Conv3d):
+class Conv3d(ConvLayer, nn.Conv3d):
     """`torch.nn.Conv3d` with quantizers, from (N, C, D, H, W) to (N, O, D', H', W'); parameters, padding and errors are those of `Conv2d`.
 
     It trains and evaluates exactly; packed files have no place for it.

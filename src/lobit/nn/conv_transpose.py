@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from lobit.errors import ShapeError
 from lobit.nn.conv import Size, check_padding_mode
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.scaled_product import Convolution, Map, swapped
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 
 
-class TransposedConvolution(QuantizedLayer):
+class ConvTransposeLayer(QuantizedLayer):
     """What transposed convolutions share, mixed into one of torch's. Their weights lie as ``(I, O / groups, ..)``."""
 
     convolve: ClassVar[Callable[..., Tensor]]
@@ -60,13 +61,19 @@ class TransposedConvolution(QuantizedLayer):
 
     def rows(self, weight: Tensor) -> Tensor:
         """``(I, O / groups, ..)`` as ``(O, I / groups, ..)``."""
-        return _swapped(weight, self.groups)
+        return swapped(weight, self.groups)
 
     def product(self, x: Tensor, weight: Tensor, output_padding: Sequence[int] | None = None) -> Tensor:
         """The transposed convolution without a bias, by weights of shape ``(O, I / groups, ..)``."""
         extra = self.output_padding if output_padding is None else output_padding
-        rows = _swapped(weight, self.groups)
+        rows = swapped(weight, self.groups)
         return type(self).convolve(x, rows, None, self.stride, self.padding, extra, self.groups, self.dilation)
+
+    def linear_map(self, x: Tensor) -> Map | None:
+        """The transposed convolution, of a batch."""
+        if x.ndim != self.weight.ndim:
+            return None
+        return Convolution(self.stride, self.padding, self.dilation, self.groups, True, self.output_padding)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Map input of shape (N, C, ..), or (C, ..), to the output of ``output_size``, by default that of ``output_padding``."""
@@ -95,12 +102,7 @@ class TransposedConvolution(QuantizedLayer):
         return extra
 
 
-def _swapped(weight: Tensor, groups: int) -> Tensor:
-    """Input and output channels change places, group by group; twice is as it was."""
-    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
-
-
-class ConvTranspose1d(TransposedConvolution, nn.ConvTranspose1d):
+class ConvTranspose1d(ConvTransposeLayer, nn.ConvTranspose1d):
     """`torch.nn.ConvTranspose1d` with quantizers, from (N, C, L) to (N, O, L'); see `ConvTranspose2d`.
 
     Examples
@@ -114,7 +116,7 @@ class ConvTranspose1d(TransposedConvolution, nn.ConvTranspose1d):
     convolve = staticmethod(F.conv_transpose1d)
 
 
-class ConvTranspose2d(TransposedConvolution, nn.ConvTranspose2d):
+class ConvTranspose2d(ConvTransposeLayer, nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d` with quantized weights and input, from (N, C, H, W) to (N, O, H', W'); without quantizers it is torch's layer.
 
     Weight quantizers see output channels first, whatever the groups, so that one scale for each output channel is what it says. It trains and
@@ -143,7 +145,7 @@ class ConvTranspose2d(TransposedConvolution, nn.ConvTranspose2d):
     convolve = staticmethod(F.conv_transpose2d)
 
 
-class ConvTranspose3d(TransposedConvolution, nn.ConvTranspose3d):
+class ConvTranspose3d(ConvTransposeLayer, nn.ConvTranspose3d):
     """`torch.nn.ConvTranspose3d` with quantizers, from (N, C, D, H, W) to (N, O, D', H', W'); see `ConvTranspose2d`.
 
     Examples

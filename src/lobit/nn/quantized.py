@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
 from lobit.nn.gradients import Product, product_with_quantized_gradient
+from lobit.nn.scaled_product import Map, scaled_product
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
 
@@ -79,6 +80,10 @@ class QuantizedLayer(nn.Module):
         """The layer's linear map without a bias, by weights as `rows` gives them."""
         raise NotImplementedError
 
+    def linear_map(self, x: Tensor) -> Map | None:
+        """What `product` is for an input, where `scaled_product` knows it; None where it does not."""
+        return None
+
     def per_channel(self, values: Tensor) -> Tensor:
         """Shape (O,) values, or one, so that they broadcast over the output."""
         return values.reshape(-1, *[1] * (-1 - self.channel_axis))
@@ -106,6 +111,10 @@ class QuantizedLayer(nn.Module):
             y = self._product(values, self.rows(self.weight) if weight is None else weight.values(), product)
         else:
             inputs = self.quantized_input(x)
+            how = self.linear_map(x) if product is None else None
+            if how is not None and self._keeps_codes(inputs):
+                ranges = (_range(self.input_quantizer), _range(self.weight_quantizer))
+                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, ranges)
             y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
                 shape = inputs.codes.shape
@@ -123,6 +132,11 @@ class QuantizedLayer(nn.Module):
             return self.weight_quantizer(self.rows(self.weight))  # type: ignore[no-any-return]
         quantizer = self.weight_quantizer
         return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
+
+    def _keeps_codes(self, inputs: Quantized) -> bool:
+        """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
+        plain = inputs.offset is not None or self.gradient_quantizer is not None or torch.compiler.is_compiling()
+        return self.training and torch.is_grad_enabled() and not plain
 
     def _check_dtype(self) -> None:
         if self.weight.dtype in (torch.float16, torch.bfloat16):
@@ -161,3 +175,13 @@ class QuantizedLayer(nn.Module):
             has_state = any(key.startswith(f"{prefix}{name}.") for key in state_dict)
             if quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
                 quantizer.reset()
+
+
+def _range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
+    """Of ``codes - zero``; that of nothing but zeros while a quantizer waits for its first batch with other values."""
+    assert quantizer is not None
+    try:
+        code = quantizer.code_type
+    except ConfigError:
+        return 0, 0
+    return code.lo - quantizer.zero, code.hi - quantizer.zero
