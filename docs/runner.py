@@ -118,6 +118,17 @@ def pool(node, x, reduce):
     return Value(out, (x.shape[0], height, width), x.code, x.zero)
 
 
+def pad(node, x):
+    """The image with a border of one value."""
+    top, left, bottom, right = node["attrs"]["padding"]
+    channels, height, width = x.shape
+    out = []
+    for c, i, j in product(range(channels), range(-top, height + bottom), range(-left, width + right)):
+        inside = 0 <= i < height and 0 <= j < width
+        out.append(x.data[(c * height + i) * width + j] if inside else node["attrs"]["value"])
+    return Value(out, (channels, height + top + bottom, width + left + right), x.code, x.zero)
+
+
 def average(node):
     """float32 sums in order, then one division. A zero that padding adds changes nothing."""
 
@@ -150,8 +161,13 @@ def run(graph, constants, sample):
                 y = pool(node, x, max)
             case "avg_pool2d":
                 y = pool(node, x, average(node))
+            case "pad2d":
+                y = pad(node, x)
             case "add":
                 y = Value([f32(a + b) for a, b in zip(x.data, others[0].data, strict=True)], x.shape)
+            case "concat":
+                joined = [x, *others]
+                y = Value([v for part in joined for v in part.data], (sum(part.shape[0] for part in joined), *x.shape[1:]), x.code, x.zero)
             case "flatten":
                 y = Value(x.data, (len(x.data),), x.code, x.zero)
             case other:

@@ -1,5 +1,5 @@
-/* Which carrier each codes value has. A product wants the carrier of its cheapest kernel; a chain reads bytes; a max pool of one-bit codes
- * reads planes when its own consumers do (the larger of two bits is their OR). */
+/* Which carrier each codes value has. A product wants the carrier of its cheapest kernel; a chain reads bytes. What only moves codes has the
+ * carrier of its own consumers, and so has a max pool of one-bit codes (the larger of two bits is their OR). */
 #include "internal.h"
 
 enum { MAX_PLANES = 4 }; /* bit planes are for products of at most 4 x 4 bits */
@@ -50,23 +50,39 @@ lb_form lb_home_form(const lb_value *v) {
     return v->wants == 1 << LB_FORM_PLANES ? LB_FORM_PLANES : LB_FORM_BYTES;
 }
 
+/* Whether a concatenation joins rows of channels: a flattened image is one row, in another order than its pixels have. */
+static int joins_pixels(const lb_program *p, const lb_node *node) {
+    const lb_value *y = &p->values[node->out];
+    for (int k = 0; k < node->in_count; k++) {
+        const lb_value *x = &p->values[node->in[k]];
+        if (x->height * x->width != y->height * y->width) return 0;
+    }
+    return 1;
+}
+
+/* The form in which a node reads codes. Its own readers have chosen theirs. */
+static lb_form read_form(lb_program *p, lb_node *node) {
+    lb_form form = LB_FORM_BYTES;
+    lb_value *out = &p->values[node->out];
+    if (node->kind == LB_NODE_CONCAT && !joins_pixels(p, node)) out->wants |= 1 << LB_FORM_BYTES; /* its bits would have to change places */
+    int planes = lb_home_form(out) == LB_FORM_PLANES;
+    if (node->kind == LB_NODE_PRODUCT) node->kernel = lb_product_choice(p, node, &form, &node->reason);
+    if (node->kind == LB_NODE_MAX_POOL && planes && p->values[node->in[0]].type.code.bits == 1) form = LB_FORM_PLANES;
+    if ((node->kind == LB_NODE_PAD || node->kind == LB_NODE_CONCAT) && planes) form = LB_FORM_PLANES;
+    return form;
+}
+
 int lb_choose_carriers(lb_program *p) {
     for (int i = p->node_count - 1; i >= 0; i--) {
         lb_node *node = &p->nodes[i];
         if (node->kind == LB_NODE_INPUT || node->kind == LB_NODE_FLATTEN) continue;
-        for (int k = 0; k < 2 && node->in[k] >= 0; k++) {
+        if (p->values[node->in[0]].type.kind == LB_CODES) node->form = read_form(p, node);
+        for (int k = 0; k < node->in_count; k++) {
             lb_value *root = &p->values[p->values[node->in[k]].root];
             root->uses++;
             root->last_user = root->last_user < 0 ? i : root->last_user;
+            if (root->type.kind == LB_CODES) root->wants |= 1 << node->form;
         }
-        lb_value *in = &p->values[p->values[node->in[0]].root];
-        if (in->type.kind != LB_CODES) continue;
-        lb_form form = LB_FORM_BYTES;
-        if (node->kind == LB_NODE_PRODUCT) node->kernel = lb_product_choice(p, node, &form, &node->reason);
-        if (node->kind == LB_NODE_MAX_POOL && in->type.code.bits == 1 && lb_home_form(&p->values[node->out]) == LB_FORM_PLANES)
-            form = LB_FORM_PLANES;
-        node->form = form;
-        in->wants |= 1 << form;
     }
     for (int i = 0; i < p->output_count; i++) {
         lb_value *root = &p->values[p->values[p->outputs[i]].root];

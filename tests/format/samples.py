@@ -106,4 +106,18 @@ def convnet() -> Graph:
     return check_graph(Graph({"x": (2, 5, 4)}, nodes, ("y",), constants))
 
 
-SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet}
+def moves() -> Graph:
+    """Padding of floats and of codes, and codes side by side."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        Node("pad2d", "frame", ("x",), "x1", {"padding": [0, 1, 2, 0], "value": 0.25}),
+        Node("chain", "sign", ("x1",), "c1", {"steps": [], "code": "odd1", "zero": 0}),
+        Node("pad2d", "ones", ("c1",), "c2", {"padding": [1, 1, 1, 1], "value": 1}),
+        Node("conv2d", "conv", ("c2",), "s1", {**CONV, "padding": [0, 0, 0, 0]}, {"weight": "conv.weight"}),
+        Node("flatten", "flat", ("s1",), "s2"),
+        Node("concat", "join", ("c1", "c1", "c1"), "c3"),
+    ]
+    return check_graph(Graph({"x": (2, 3, 4)}, nodes, ("s2", "c3"), {"conv.weight": codes(rng, (3, 2, 3, 3), "odd1")}))
+
+
+SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "moves": moves}

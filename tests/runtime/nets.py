@@ -96,6 +96,9 @@ class Net:
         attrs |= {"dilation": list(dilation)} if op == "max_pool2d" else {"divisor": int(np.prod(kernel))}
         return self.node(op, (x,), attrs)
 
+    def pad(self, x: str, padding: Any, value: float) -> str:
+        return self.node("pad2d", (x,), {"padding": list(padding), "value": value})
+
     def data(self, batch: int, name: str = "x", scale: float = 1.0) -> np.ndarray[Any, Any]:
         """Random input floats, some of them exactly halfway between integers."""
         x = self.rng.normal(scale=scale, size=(batch, *self.inputs[name]))

@@ -131,15 +131,31 @@ def avg_pool2d(graph: Graph, node: Node, x: Array) -> Array:
     return total / np.float32(node.attrs["divisor"])
 
 
+def pad2d(graph: Graph, node: Node, x: Array) -> Array:
+    top, left, bottom, right = node.attrs["padding"]
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=node.attrs["value"])
+
+
+def _of_rows(meaning: Any) -> Any:
+    """An operator on images, for (N, C, L) too: images of one row."""
+
+    def run(graph: Graph, node: Node, x: Array) -> Array:
+        return meaning(graph, node, x[:, :, None])[:, :, 0] if x.ndim == 3 else meaning(graph, node, x)
+
+    return run
+
+
 MEANING = {
     "chain": chain,
     "linear": linear,
-    "conv2d": conv2d,
+    "conv2d": _of_rows(conv2d),
     "linear_f32": linear_f32,
-    "conv2d_f32": conv2d_f32,
+    "conv2d_f32": _of_rows(conv2d_f32),
     "threshold": threshold,
-    "max_pool2d": max_pool2d,
-    "avg_pool2d": avg_pool2d,
+    "max_pool2d": _of_rows(max_pool2d),
+    "avg_pool2d": _of_rows(avg_pool2d),
+    "pad2d": _of_rows(pad2d),
     "add": lambda graph, node, a, b: a + b,
+    "concat": lambda graph, node, *x: np.concatenate(x, axis=1),
     "flatten": lambda graph, node, x: x.reshape(len(x), math.prod(x.shape[1:])),
 }

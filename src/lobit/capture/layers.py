@@ -43,7 +43,7 @@ def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, 
         raise ExportError(
             f"layer {path!r} ({type(layer).__name__}) gets an input of shape (N, {', '.join(map(str, x.shape))}); flatten it first"
         )
-    attrs = _conv_attrs(layer) if isinstance(layer, nn.Conv2d) else {}
+    attrs = conv_attrs_of(layer) if isinstance(layer, nn.Conv2d) else {}
     if not layer.exact:
         return _float_product(builder, path, layer, x, shape, op, attrs)
     assert layer.input_quantizer is not None
@@ -107,7 +107,8 @@ def activation_scale(quantizer: ActivationQuantizer) -> Tensor:
     return scale
 
 
-def _conv_attrs(layer: nn.Conv2d) -> dict[str, Any]:
+def conv_attrs_of(layer: Any) -> dict[str, Any]:
+    """Attributes of a convolutional layer."""
     return conv_attrs(layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 

@@ -45,7 +45,10 @@ class Use:
 
     def value(self, name: str) -> Value:
         """A computed argument."""
-        given = self.args[name]
+        return self.computed(self.args[name], name)
+
+    def computed(self, given: Any, name: str) -> Value:
+        """An entry of an argument that is computed."""
         if isinstance(given, fx.Node) and given in self.values:
             return self.values[given]
         raise self.fail(f"its argument {name!r} must be computed from the model's input")
@@ -151,6 +154,24 @@ def _clip(low: str | float | None, high: str | float | None) -> Callable[[Use], 
     return emit
 
 
+def _prelu(use: Use) -> Value:
+    slope = use.tensor("weight")
+    assert slope is not None
+    return _two_slopes(use, floats(slope.reshape(-1)))
+
+
+def _leaky_relu(use: Use) -> Value:
+    return _two_slopes(use, float(use.args["negative_slope"]))
+
+
+def _two_slopes(use: Use, slope: Any) -> Value:
+    """``max(x, 0) + min(x, 0) * slope``: one side is zero, so the sum is exact, and equal to PyTorch's as a number (a zero may have the other sign)."""
+    x, build = _same(use), use.builder
+    above = build.chain(f"{use.name}.above", x, [("max", "zero", 0.0)])
+    below = build.chain(f"{use.name}.below", x, [("min", "zero", 0.0), ("mul", "slope", slope)])
+    return build.node("add", build.unique(use.name), [above, below], use.shape)
+
+
 def _arithmetic(op: str) -> Callable[[Use], Value]:
     def emit(use: Use) -> Value:
         if use.args.get("alpha", 1) != 1:
@@ -189,6 +210,27 @@ def _per_channel(use: Use, other: Any) -> Any:
     if tensor.numel() != 1 and (wanted[0] != 1 or wanted[1] != x.shape[0] or math.prod(wanted[2:]) != 1):
         raise use.fail(f"its constant has shape {axes}; it must be one value, or one for each of the {x.shape[0]} channels")
     return floats(tensor.reshape(-1))
+
+
+def _pad(use: Use) -> Value:
+    x, pads = _same(use), [int(n) for n in use.args["pad"]]
+    if use.args.get("mode", "constant") != "constant":
+        raise use.fail(f"mode is {use.args['mode']!r}; only 'constant' is supported")
+    if len(x.shape) < 2 or any(pads[2 * (len(x.shape) - 1) :]) or min(pads) < 0:
+        raise use.fail(f"pad is {pads} of an input (N, {', '.join(map(str, x.shape))}); height and width can be padded, and not cut")
+    if not any(pads):
+        return x
+    left, right, top, bottom = (pads + [0] * 4)[:4]
+    attrs = {"padding": [top, left, bottom, right], "value": float(use.args["value"] or 0.0)}
+    return use.builder.node("pad2d", use.builder.unique(use.name), [x], use.shape, attrs)
+
+
+def _cat(use: Use) -> Value:
+    parts = [use.computed(given, "tensors") for given in use.args["tensors"]]
+    axes = len(use.shape) + 1
+    if use.args["dim"] % axes != 1:
+        raise use.fail(f"dim is {use.args['dim']}; only channels, dim 1, can be joined")
+    return parts[0] if len(parts) == 1 else use.builder.node("concat", use.builder.unique(use.name), parts, use.shape)
 
 
 def _max_pool(use: Use) -> Value:
@@ -271,6 +313,9 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.clamp.default": _clip("min", "max"),
     "aten.clamp_min.default": _clip("min", None),
     "aten.clamp_max.default": _clip(None, "max"),
+    "aten.prelu.default": _prelu,
+    "aten._prelu_kernel.default": _prelu,
+    "aten.leaky_relu.default": _leaky_relu,
     "aten.add.Tensor": _arithmetic("add"),
     "aten.add.Scalar": _arithmetic("add"),
     "aten.sub.Tensor": _arithmetic("sub"),
@@ -279,6 +324,11 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.mul.Scalar": _arithmetic("mul"),
     "aten.div.Tensor": _arithmetic("div"),
     "aten.div.Scalar": _arithmetic("div"),
+    "aten.cat.default": _cat,
+    "aten.concat.default": _cat,
+    "aten.concatenate.default": _cat,
+    "aten.pad.default": _pad,
+    "aten.constant_pad_nd.default": _pad,
     "aten.max_pool2d.default": _max_pool,
     "aten.avg_pool2d.default": _avg_pool,
     "aten.adaptive_avg_pool2d.default": _adaptive_avg_pool,

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from lobit.bits import Alphabet
 from lobit.capture.cut import cut_at
+from lobit.capture.merged import without_merged_padding
 from lobit.capture.trace import Example, as_tuple, check_model
 from lobit.errors import ConfigError, LobitError
 from lobit.format import Graph
@@ -189,7 +190,11 @@ def _verify_batch(model: nn.Module, session: Session, inputs: tuple[Tensor, ...]
     _, arrays = check_inputs(session.graph.inputs, [value.numpy() for value in inputs])
     recorded, outputs = run_model(model, inputs)
     names = value_names(session.graph, recorded)
-    codes = {name: ours for path, calls in recorded.items() for name, ours in zip(names[path], calls, strict=True)}
+    codes = {
+        name: without_merged_padding(session.graph, name, model.get_submodule(path), ours)
+        for path, calls in recorded.items()
+        for name, ours in zip(names[path], calls, strict=True)
+    }
     if len(session.graph.outputs) != len(outputs):
         raise LobitError(f"the model has {len(outputs)} outputs, the file {len(session.graph.outputs)}; it is not a file of this model")
     packed_codes = session.run_values(arrays, list(codes))

@@ -33,7 +33,7 @@ class FloatOp:
     ----------
     op : str
         ``linear``, ``conv2d`` (arrays ``weight``, ``bias``), ``affine`` (``a``, ``b``: x * a + b), ``clamp`` (``low``, ``high``), ``max_pool2d``,
-        ``avg_pool2d``, ``add`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
+        ``avg_pool2d``, ``pad2d``, ``add``, ``concat`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
     inputs : tuple of str
     output : str
     attrs : mapping
@@ -206,6 +206,23 @@ def _same(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit(node.op, (tensor,), node.attrs), scale)
 
 
+def _pad2d(build: _Builder, node: Node) -> None:
+    """Codes are padded with the value that their code stands for, in the scale of the tensor."""
+    tensor, scale = build.values[node.inputs[0]]
+    value = float(node.attrs["value"] - build.graph.types[node.inputs[0]].zero)
+    build.keep(node, build.emit("pad2d", (tensor,), {"padding": node.attrs["padding"], "value": value / scale}), scale)
+
+
+def _concat(build: _Builder, node: Node) -> None:
+    """Tensors of one scale are joined as they are; others get theirs first."""
+    found = [build.values[name] for name in node.inputs]
+    scales = {scale for _, scale in found}
+    common = scales.pop() if len(scales) == 1 else 1.0
+    zero = np.zeros(1, np.float32)
+    tensors = [name if scale == common else build.emit("affine", (name,), a=np.array([scale], np.float32), b=zero) for name, scale in found]
+    build.keep(node, build.emit("concat", tuple(tensors)), common)
+
+
 def _add(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit("add", tuple(build.values[name][0] for name in node.inputs)))
 
@@ -218,5 +235,7 @@ LOWER: dict[str, Callable[[_Builder, Node], None]] = {
     "max_pool2d": _same,
     "avg_pool2d": _same,
     "flatten": _same,
+    "pad2d": _pad2d,
+    "concat": _concat,
     "add": _add,
 }

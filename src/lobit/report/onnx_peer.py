@@ -115,6 +115,16 @@ def _flatten(writer: _Writer, op: FloatOp, rank: int) -> None:
     writer.node("Flatten", list(op.inputs), op.output, axis=1)
 
 
+def _pad2d(writer: _Writer, op: FloatOp, rank: int) -> None:
+    top, left, bottom, right = op.attrs["padding"]
+    pads = writer.constant(np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    writer.node("Pad", [op.inputs[0], pads, writer.constant(np.array(op.attrs["value"], np.float32))], op.output, mode="constant")
+
+
+def _concat(writer: _Writer, op: FloatOp, rank: int) -> None:
+    writer.node("Concat", list(op.inputs), op.output, axis=1)
+
+
 def _per_channel(array: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
     return array.reshape(-1, *[1] * (rank - 2))
 
@@ -128,4 +138,6 @@ WRITE: dict[str, Callable[[_Writer, FloatOp, int], None]] = {
     "avg_pool2d": _avg_pool2d,
     "add": _add,
     "flatten": _flatten,
+    "pad2d": _pad2d,
+    "concat": _concat,
 }

@@ -113,6 +113,15 @@ def _flatten(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
     return lambda x: x.flatten(1)
 
 
+def _pad2d(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    ends, value = _ends(op), op.attrs["value"]
+    return lambda x: F.pad(x, ends, value=value)
+
+
+def _concat(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    return lambda *x: torch.cat(x, 1)
+
+
 def _per_channel(array: Tensor, x: Tensor) -> Tensor:
     return array.reshape(-1, *[1] * (x.ndim - 2))
 
@@ -138,4 +147,6 @@ STEPS: dict[str, Callable[[FloatOp, dict[str, nn.Parameter], bool], Step]] = {
     "avg_pool2d": _avg_pool2d,
     "add": _add,
     "flatten": _flatten,
+    "pad2d": _pad2d,
+    "concat": _concat,
 }

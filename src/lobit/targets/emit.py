@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lobit.bits import Alphabet
 from lobit.format import Node, ValueType, accumulator_bound
 from lobit.format.geometry import Window
-from lobit.format.operators import MAX_SUM
+from lobit.format.table import MAX_SUM
 from lobit.targets import algebra
 from lobit.targets.lower import Call, Program
 from lobit.targets.text import array, comment
