@@ -101,8 +101,8 @@ def layers(draw):
         settings_ = {"padding": padding, "output_padding": extra}
         make = getattr(lnn, f"ConvTranspose{axes}d")
     else:
-        same = stride == (1,) * axes and draw(st.booleans())
-        settings_ = {"padding": "same" if same else each(0, 2)}
+        words = ["same", "valid"] if stride == (1,) * axes else ["valid"]
+        settings_ = {"padding": draw(st.sampled_from([each(0, 2), *words]))}
         if inputs == "sign":
             settings_["padding_value"] = draw(st.sampled_from([0, 1, -1]))
         make = getattr(lnn, f"Conv{axes}d")
@@ -301,7 +301,7 @@ def test_a_compiled_layer_is_one_graph_and_the_same(name, training):
         y.square().sum().backward()
         results.append([y.detach(), v.grad, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)])
     for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)  # float32 sums in another order
 
 
 @pytest.mark.parametrize("name", MAKERS)

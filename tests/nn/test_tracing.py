@@ -67,17 +67,22 @@ def test_a_concatenation_of_branches_trains_as_the_two_halves_of_what_follows(fa
     x = torch.randn(4, 3, 6, 6)
     net(x)
     for model, training in ((net, True), (torch.compile(net, backend="aot_eager", fullgraph=True), True), (net, False)):
-        net.train(training)
-        left, right = net.left(x), net.right(x)
-        y = model(x)
-        after = copy.deepcopy(net.after)
-        codes, kernel = after.input_quantizer(torch.cat([left, right], 1)), after.weight_quantizer(after.weight)
-        halves = [nn.functional.conv2d(codes.values()[:, part], kernel.values()[:, part]) for part in (slice(0, 4), slice(4, 9))]
-        expected = halves[0] + halves[1] + net.after.bias.reshape(-1, 1, 1)
+        twin = copy.deepcopy(net.train(training))
+        y, expected = model(x), by_halves(twin, x)
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
-        parameters = [p for p in net.parameters() if p.requires_grad]
-        found, wanted = (torch.autograd.grad(z.square().sum(), parameters, allow_unused=True) for z in (y, expected))
+        found, wanted = (
+            torch.autograd.grad(z.square().sum(), [p for p in of.parameters() if p.requires_grad], allow_unused=True)
+            for z, of in ((y, net), (expected, twin))
+        )
+        assert sum(a is not None for a in found) >= 6
         for a, b in zip(found, wanted, strict=True):
             assert (a is None) == (b is None)
             if a is not None:
                 torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+
+
+def by_halves(net, x):
+    after = net.after
+    codes, kernel = after.input_quantizer(torch.cat([net.left(x), net.right(x)], 1)), after.weight_quantizer(after.weight)
+    halves = [nn.functional.conv2d(codes.values()[:, part], kernel.values()[:, part]) for part in (slice(0, 4), slice(4, 9))]
+    return halves[0] + halves[1] + after.bias.reshape(-1, 1, 1)

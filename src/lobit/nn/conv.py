@@ -88,7 +88,8 @@ class ConvLayer(QuantizedLayer):
         if self.padding == "same":
             totals = [step * (size - 1) for step, size in zip(self.dilation, self.kernel_size, strict=True)]
             return [(total // 2, total - total // 2) for total in totals]
-        return [(0, 0) if isinstance(self.padding, str) else (pad, pad) for pad in self.padding]
+        pads = (0,) * len(self.kernel_size) if self.padding == "valid" else self.padding
+        return [(pad, pad) for pad in pads]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Convolve input of shape (N, C, ..), or (C, ..) without a batch axis."""
