@@ -31,13 +31,15 @@ const lb_product_kernel *lb_product_choice(lb_program *p, const lb_node *node, l
     double byte_cycles =
         cycles(lb_pick(LB_DOT8, vector_isa(p->options.isa)), taps * (double)lb_group_words(node, x, LB_FORM_BYTES) * lb_dot8_terms(w));
     double plane_cycles = cycles(planes, taps * (double)lb_group_words(node, x, LB_FORM_PLANES) * a.bits * w.bits);
-    int allowed = a.bits <= MAX_PLANES && w.bits <= MAX_PLANES && w.alphabet != LB_LOG2;
+    int allowed = a.bits <= MAX_PLANES && w.bits <= MAX_PLANES && a.alphabet != LB_LOG2 && w.alphabet != LB_LOG2;
     int forced = p->options.prefer != LB_PREFER_COST;
     int use = allowed && (forced ? p->options.prefer == LB_PREFER_PLANES : plane_cycles <= byte_cycles);
     *form = use ? LB_FORM_PLANES : LB_FORM_BYTES;
     const char *groups = node->window.groups > 1 ? lb_text(p, "; %lld groups, one product each", (long long)node->window.groups) : "";
     if (!allowed)
-        *reason = lb_text(p, "%s%s", w.alphabet == LB_LOG2 ? "log2 weights run as bytes" : "more than 4 bits run as bytes", groups);
+        *reason =
+            lb_text(p, "%s%s", a.alphabet == LB_LOG2 || w.alphabet == LB_LOG2 ? "log2 codes run as bytes" : "more than 4 bits run as bytes",
+                    groups);
     else
         *reason = lb_text(p, "%s%.4g cycles an output as %d x %d planes, %.4g as bytes by vectors%s", forced ? "forced; " : "",
                           plane_cycles, a.bits, w.bits, byte_cycles, groups);

@@ -113,8 +113,7 @@ int lb_add_chain(lb_program *p, const char *name, int x, const lb_step *steps, i
     type.kind = code ? LB_CODES : LB_F32;
     if (code) {
         if (check_code(p, name, *code, zero) < 0) return -1;
-        if (code->alphabet == LB_LOG2 || (code->alphabet == LB_ODD && code->bits > 1))
-            return lb_refuse(p, "%s: no rounding to this code type", name);
+        if (code->alphabet == LB_ODD && code->bits > 1) return lb_refuse(p, "%s: no rounding to this code type", name);
         type.code = *code;
     }
     type.zero = code ? zero : 0;

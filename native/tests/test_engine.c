@@ -270,8 +270,9 @@ static void convnet(lb_code a, lb_code w, lb_options options) {
 }
 
 int main(int argc, char **argv) {
-    static const lb_code activations[] = {{LB_ODD, 1},      {LB_UNSIGNED, 1}, {LB_UNSIGNED, 2}, {LB_SIGNED, 2}, {LB_TERNARY, 2},
-                                          {LB_UNSIGNED, 4}, {LB_SIGNED, 5},   {LB_UNSIGNED, 8}, {LB_SIGNED, 8}},
+    static const lb_code activations[] = {{LB_ODD, 1},     {LB_UNSIGNED, 1}, {LB_UNSIGNED, 2}, {LB_SIGNED, 2},
+                                          {LB_TERNARY, 2}, {LB_UNSIGNED, 4}, {LB_SIGNED, 5},   {LB_UNSIGNED, 8},
+                                          {LB_SIGNED, 8},  {LB_LOG2, 3},     {LB_LOG2, 4}},
                          weights[] = {{LB_ODD, 1},    {LB_UNSIGNED, 1}, {LB_SIGNED, 2}, {LB_TERNARY, 2},  {LB_ODD, 3},
                                       {LB_SIGNED, 4}, {LB_LOG2, 4},     {LB_SIGNED, 8}, {LB_UNSIGNED, 8}, {LB_ODD, 8}},
                          hidden[] = {{LB_ODD, 1}, {LB_UNSIGNED, 1}, {LB_UNSIGNED, 2}, {LB_SIGNED, 2}, {LB_TERNARY, 2}};

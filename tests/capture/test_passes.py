@@ -29,7 +29,7 @@ from tests.runtime.reference import interpret
 PASSES = [*dict.fromkeys(REORDER), fold_thresholds, run_passes]
 OPERANDS = [-2.0, -1.0, -0.5, -0.0, 0.0, 0.37, 1.0, 1.5, 7.0]
 NARROW = [CodeType.parse(name) for name in ("odd1", "unsigned1", "unsigned2", "signed2", "ternary2")]
-CODES = [*NARROW, CodeType.parse("unsigned4"), CodeType.parse("signed8")]
+CODES = [*NARROW, CodeType.parse("unsigned4"), CodeType.parse("signed8"), CodeType.parse("log22"), CodeType.parse("log24")]
 
 
 def ops(graph: Graph) -> list[str]:
@@ -291,6 +291,9 @@ def test_a_flatten_with_two_readers_keeps_the_other_one() -> None:
         (["round", "round"], None, ["round"]),
         ([("mul", 3.0), "round"], "signed4", ["mul"]),
         (["round"], "odd1", ["round"]),  # -0.4 rounds to -0, which is not negative
+        (["round"], "log23", ["round"]),  # 0.6 rounds to 1, and is nearer to 0
+        ([("max", -4.0), ("min", 4.0)], "log23", []),
+        ([("max", -3.0), ("min", 2.8)], "log23", ["max", "min"]),
         ([("max", -8.0), ("min", 7.0)], "signed4", []),
         ([("max", -7.0), ("min", 7.0)], "signed4", ["max"]),
         ([("max", -1.0), ("min", 1.0)], "odd1", []),

@@ -145,7 +145,7 @@ def test_a_constant_that_is_not_finite_is_refused(value: float) -> None:
 @pytest.mark.parametrize(
     ("code", "zero", "why"),
     [
-        ("log23", 0, "no rounding"), ("odd2", 0, "no rounding"), ("odd1", 1, "zero"), ("unsigned2", 4, "zero"), ("unsigned2", -1, "zero"),
+        ("odd8", 0, "no rounding"), ("odd2", 0, "no rounding"), ("odd1", 1, "zero"), ("unsigned2", 4, "zero"), ("unsigned2", -1, "zero"),
         ("signed4", 8, "zero"), (None, 1, "codes only"), ("float", 0, "no code type"), ("unsigned2", 1.0, "integer"), (3, 0, "no code type"),
     ],
 )  # fmt: skip
@@ -236,8 +236,31 @@ def test_padding_that_no_value_can_have_is_refused(node: Node, why: str) -> None
         infer((3, 4, 5), to_codes(), conv, node, w=codes(RNG, (1, 3, 3, 3), "odd1"))
 
 
+def test_a_row_stays_a_row() -> None:
+    row = {**POOL, "kernel": [1, 2]}
+    assert infer((3, 9), Node("max_pool2d", "pool", ("x",), "p", row)) == ValueType("f32", (3, 4))
+    mean = {"kernel": [1, 2], "stride": [5, 1], "padding": [0, 1, 0, 0], "divisor": 2}
+    assert infer((3, 9), Node("avg_pool2d", "pool", ("x",), "p", mean)) == ValueType("f32", (3, 9))
+    assert infer((3, 9), pad(0.5, padding=(0, 1, 0, 2))) == ValueType("f32", (3, 12))
+    assert infer((3, 9), Node("flatten", "flat", ("x",), "y")).shape == (27,)
+    conv = Node("conv2d", "conv", ("c",), "s", {**CONV, "padding": [0, 0, 0, 1]}, {"weight": "w"})
+    assert infer((3, 9), to_codes(), conv, w=codes(RNG, (2, 3, 1, 4), "odd1")) == ValueType("i32", (2, 7))
+    for node in (pad(0.5), Node("max_pool2d", "pool", ("x",), "p", {**POOL, "padding": [1, 0, 1, 0], "stride": [1, 1]})):
+        with pytest.raises(FormatError, match="it must make one"):
+            infer((3, 9), node)
+
+
 def concat(*inputs: str) -> Node:
     return Node("concat", "join", inputs, "y")
+
+
+@pytest.mark.parametrize("code", ["log22", "log23", "log24"])
+def test_a_chain_rounds_to_powers_of_two_and_thresholds_do_not(code: str) -> None:
+    assert infer((3,), to_codes(code)) == ValueType("codes", (3,), CodeType.parse(code))
+    with pytest.raises(FormatError, match="zero of log2"):
+        infer((3,), to_codes(code, zero=1))
+    with pytest.raises(FormatError, match="rounding to odd2"):
+        infer((3,), to_codes("odd2"))
 
 
 def test_joined_values_have_all_channels() -> None:
@@ -276,7 +299,8 @@ def test_flatten_needs_an_image() -> None:
         ({"outputs": ("nowhere",)}, "nowhere"),
         ({"inputs": {}}, "needs an input"),
         ({"inputs": {"x": (13,), "y": (13,)}}, "stands twice"),
-        ({"inputs": {"x": (13, 2)}}, r"\(13, 2\)"),
+        ({"inputs": {"x": (1, 13, 2, 1)}}, r"\(1, 13, 2, 1\)"),
+        ({"inputs": {"x": (13, 2)}}, r"must have shape \(K,\)"),
         ({"inputs": {"x": (2**29,)}}, "at most"),
         ({"inputs": {"x": (1, 2**17, 1)}}, "limit of height"),
         ({"inputs": {"": (13,)}}, "names are printable"),

@@ -94,7 +94,26 @@ def joined():
     return net
 
 
-CASES = {"mlp": one_bit_mlp, "convnet": one_bit_convnet, "wide": wide_codes, "residual": residual, "padded": padded, "joined": joined}
+def rows():
+    """Values of two axes, as inputs, between operators and as outputs."""
+    net = Net(7, x=(3, 9))
+    x = net.chain("x", ("mul", 2.0), code=CodeType("signed", 8))
+    y = net.pool("max_pool2d", x, (1, 2), (1, 2), (0, 1, 0, 0))
+    s = net.conv(y, net.weight(SIGN, 4, 3, 1, 3), padding=(0, 1, 0, 1))
+    f = net.chain(s, "to_float", ("add", 1.0))
+    net.node("flatten", (net.pad(f, (0, 1, 0, 2), 0.5),))
+    return net, f
+
+
+CASES = {
+    "mlp": one_bit_mlp,
+    "convnet": one_bit_convnet,
+    "wide": wide_codes,
+    "residual": residual,
+    "padded": padded,
+    "joined": joined,
+    "rows": rows,
+}
 
 
 @pytest.mark.parametrize("name", CASES)

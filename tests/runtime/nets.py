@@ -14,6 +14,7 @@ INPUT_CODES = [
     *(CodeType("signed", bits) for bits in range(2, 9)),
     CodeType("ternary", 2),
     CodeType("odd", 1),
+    *(CodeType("log2", bits) for bits in range(2, 5)),
 ]
 WEIGHT_CODES = [
     *INPUT_CODES[:16],

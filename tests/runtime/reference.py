@@ -55,7 +55,17 @@ def chain(graph: Graph, node: Node, x: Array) -> Array:
     code, zero = CodeType.parse(node.attrs["code"]), node.attrs.get("zero", 0)
     if code.alphabet is Alphabet.ODD:
         return np.where(x >= 0, 1, -1).astype(np.int64)
+    if code.alphabet is Alphabet.LOG2:
+        return _powers(x, code)
     return np.clip(np.rint(x), code.lo - zero, code.hi - zero).astype(np.int64) + zero
+
+
+def _powers(x: Array, code: CodeType) -> Array:
+    """The larger of two neighbouring powers of two from their geometric mean on, in float32; a NaN has the lowest code."""
+    size = np.zeros(x.shape, np.int64)
+    for e in range(2 ** (code.bits - 1) - 1):
+        size[np.abs(x) >= np.ldexp(np.sqrt(np.float32(2)), e - 1)] = 2**e
+    return np.where(np.isnan(x), code.lo, np.where(x < 0, -size, size))
 
 
 def _patches(x: Array, kernel: Any, attrs: Mapping[str, Any], fill: Any) -> Array:

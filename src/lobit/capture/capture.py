@@ -12,9 +12,10 @@ from torch import fx, nn
 
 from lobit.capture.builder import GraphBuilder, Layer, Value
 from lobit.capture.layers import emit_layer
-from lobit.capture.operators import emit_operator, output_shape
+from lobit.capture.operators import emit_operator
 from lobit.capture.passes import run_passes
 from lobit.capture.trace import Traced, check_model, trace
+from lobit.capture.use import output_shape
 from lobit.errors import ExportError, FormatError
 from lobit.format import Graph
 

@@ -17,6 +17,7 @@ from lobit.capture.opaque import layer_class
 from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs
 from lobit.errors import ConfigError, ExportError
 from lobit.format import Constant
+from lobit.format.geometry import image_size
 from lobit.nn import QuantizedLayer
 from lobit.quantizers import ActivationQuantizer
 
@@ -38,19 +39,16 @@ def emit_layer(builder: GraphBuilder, path: str, layer: nn.Module, x: Value, sha
 
 
 def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, shape: tuple[int, ...]) -> Value:
-    op, rank = ("conv2d", 3) if isinstance(layer, nn.Conv2d) else ("linear", 1)
-    if len(x.shape) != rank:
-        raise ExportError(
-            f"layer {path!r} ({type(layer).__name__}) gets an input of shape (N, {', '.join(map(str, x.shape))}); flatten it first"
-        )
-    attrs = conv_attrs_of(layer) if isinstance(layer, nn.Conv2d) else {}
+    op = "conv2d" if isinstance(layer, nn.Conv1d | nn.Conv2d) else "linear"
+    check_rank(f"layer {path!r} ({type(layer).__name__})", layer.weight, x)
+    attrs = conv_attrs_of(layer) if op == "conv2d" else {}
     if not layer.exact:
         return _float_product(builder, path, layer, x, shape, op, attrs)
     assert layer.input_quantizer is not None
     weight = layer.quantized_weight()
     assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
     codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
-    constant = Constant.from_codes(integers(weight.codes), layer.weight_quantizer.code_type)
+    constant = Constant.from_codes(integers(two_axes(weight.codes)), layer.weight_quantizer.code_type)
     name = builder.unique(path)
     sums = builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{path}.sum")
     builder.layer(name, op, str(_bits(layer)), x, None, builder.nodes[-1].constants["weight"])
@@ -87,7 +85,7 @@ def float_product(
 ) -> Value:
     """Append a float linear or conv layer, which is inexact."""
     name, why = builder.unique(path), "a float product; its sum depends on the order of the terms"
-    constants = {"weight": Constant.from_array(floats(weight))}
+    constants = {"weight": Constant.from_array(floats(two_axes(weight)))}
     if bias is not None:
         constants["bias"] = Constant.from_array(floats(bias))
     y = builder.node(f"{op}_f32", name, [x], shape, attrs, constants, output=f"{path}.out", inexact=why)
@@ -130,7 +128,7 @@ def _avg_pool(builder: GraphBuilder, path: str, layer: lnn.AvgPool2d, x: Value, 
 
 
 def _adaptive_avg_pool(builder: GraphBuilder, path: str, layer: lnn.AdaptiveAvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
-    return _pool(builder, path, x, shape, adaptive_pool_attrs(x.shape[1:], layer.output_size))
+    return _pool(builder, path, x, shape, adaptive_pool_attrs(image_size(x.shape), layer.output_size))
 
 
 def _pool(builder: GraphBuilder, path: str, x: Value, shape: tuple[int, ...], attrs: dict[str, Any]) -> Value:
@@ -148,6 +146,18 @@ def floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
 def integers(codes: Tensor) -> np.ndarray[Any, np.dtype[np.int16]]:
     """Codes, held as floats, as integers."""
     return codes.detach().to(torch.int16).cpu().contiguous().numpy()
+
+
+def two_axes(weight: Tensor) -> Tensor:
+    """Weights as the graph has them: a kernel along a row, (O, I, k), is one of a single row."""
+    return weight.unsqueeze(2) if weight.ndim == 3 else weight
+
+
+def check_rank(who: str, weight: Tensor, x: Value) -> None:
+    """Refuse an input that has not the axes which a layer's weights slide along."""
+    if len(x.shape) != weight.ndim - 1:
+        wanted = {2: "(N, K): flatten it first, or use a convolution with a kernel of 1", 3: "(N, C, L)", 4: "(N, C, H, W)"}[weight.ndim]
+        raise ExportError(f"{who} gets an input of shape (N, {', '.join(map(str, x.shape))}); in a file it takes {wanted}")
 
 
 def elements(shape: Sequence[int]) -> int:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lobit.bits import Alphabet
 from lobit.capture.cut import cut_at
 from lobit.capture.merged import without_merged_padding
 from lobit.capture.trace import Example, as_tuple, check_model
@@ -230,9 +229,9 @@ def _resume(
 
 def _with_moved(row: CodeRow, ours: NDArray[np.int16], made: NDArray[np.int16], graph: Graph) -> CodeRow:
     code = graph.types[row.name].code
-    level = 2 if code is not None and code.alphabet is Alphabet.ODD else 1
-    apart = np.abs(ours.astype(np.int32) - made)
-    return replace(row, moved=int((apart > 0).sum()), far=int((apart > level).sum()))
+    assert code is not None  # the value holds a layer's codes
+    apart = np.abs(np.searchsorted(code.levels, ours) - np.searchsorted(code.levels, made))
+    return replace(row, moved=int((apart > 0).sum()), far=int((apart > 1).sum()))
 
 
 def run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, list[NDArray[np.int16]]], list[NDArray[np.float32]]]:

@@ -1,6 +1,6 @@
 """The graph that a file holds: typed values, constants, and nodes in the order they run.
 
-Shapes are PyTorch's logical shapes without the batch axis, ``(C,)`` or ``(C, H, W)``; the batch axis is free. What each operator means stands in
+Shapes are PyTorch's logical shapes without the batch axis, ``(C,)``, ``(C, L)`` or ``(C, H, W)``; the batch axis is free. What each operator means stands in
 `lobit.format.operators`; `lobit.format.check` derives the type of every value.
 """
 

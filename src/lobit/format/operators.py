@@ -14,7 +14,7 @@ import numpy as np
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.format.geometry import Window, flatten_shape, window_of
+from lobit.format.geometry import Window, flatten_shape, image_size, window_of
 from lobit.format.graph import Constant, Step, ValueType
 from lobit.format.table import BINARY_STEPS, MAX_INPUTS, MAX_STEPS, MAX_SUM, MAX_VALUES, OPERATORS, UNARY_STEPS, Call, operator
 
@@ -63,11 +63,11 @@ def _kind_in(call: Call, *kinds: str) -> ValueType:
 
 
 def _size(call: Call) -> tuple[int, int]:
-    """Height and width of the input; ``(C, L)`` is an image of one row."""
-    shape = call.inputs[0].shape
-    if len(shape) not in (2, 3):
-        raise call.fail(f"its input must have shape (C, H, W) or (C, L), not {shape}")
-    return (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
+    """Height and width of the input."""
+    try:
+        return image_size(call.inputs[0].shape)
+    except ValueError as error:
+        raise call.fail(str(error)) from None
 
 
 def _image(call: Call, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
@@ -106,7 +106,7 @@ def _chain(call: Call) -> ValueType:
     code, zero = _code(call)
     if code is None:
         return ValueType("f32", x.shape)
-    if code.alphabet is Alphabet.LOG2 or (code.alphabet is Alphabet.ODD and code.bits > 1):
+    if code.alphabet is Alphabet.ODD and code.bits > 1:
         raise call.fail(f"no rounding to {code} is defined for activations")
     return ValueType("codes", x.shape, code, zero)
 

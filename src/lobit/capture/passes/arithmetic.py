@@ -36,4 +36,9 @@ def to_codes(x: Floats, code: CodeType, zero: int) -> NDArray[np.int64]:
     """Codes of finite floats."""
     if code.alphabet is Alphabet.ODD:
         return np.where(x >= 0, 1, -1).astype(np.int64)
+    if code.alphabet is Alphabet.LOG2:
+        mantissa, exponent = np.frexp(np.abs(x))  # 0.5 <= mantissa < 1
+        exponent = exponent - 1 + (2 * mantissa >= np.sqrt(np.float32(2)))
+        size = np.where((exponent < 0) | (x == 0), 0, 2 ** np.clip(exponent.astype(np.int64), 0, code.hi.bit_length() - 1))
+        return np.where(x < 0, -size, size)
     return np.clip(np.rint(x), code.lo - zero, code.hi - zero).astype(np.int64) + zero

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lobit.bits import CodeType
+from lobit.bits import Alphabet, CodeType
 from lobit.capture.passes.arithmetic import apply_steps, to_codes
 from lobit.capture.passes.edit import fresh, operands, producers, with_nodes
 from lobit.capture.passes.monotone import Operands, directions
@@ -41,7 +41,7 @@ class Levels:
 
 
 def fold_thresholds(graph: Graph) -> Graph:
-    """Replace each ``chain`` from i32 to codes of at most two bits by a ``threshold``; wider outputs keep their float chain."""
+    """Replace each ``chain`` from i32 to uniform codes of at most two bits by a ``threshold``; other outputs keep their float chain."""
     made = producers(graph)
     constants: dict[str, Constant] = {}
     taken = set(graph.constants)
@@ -63,7 +63,7 @@ def _thresholds(graph: Graph, node: Node, made: dict[str, Node]) -> tuple[NDArra
     if node.op != "chain" or node.attrs.get("code") is None or graph.types[node.inputs[0]].kind != "i32":
         return None
     code = CodeType.parse(node.attrs["code"])
-    if code.bits > MAX_BITS:
+    if code.bits > MAX_BITS or code.alphabet is Alphabet.LOG2:
         return None
     channels = graph.types[node.inputs[0]].shape[0]
     steps = operands(graph, node)
