@@ -8,7 +8,8 @@ from typing import Any
 
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
-from lobit.quantizers import Quantizer, Role, get
+from lobit.quantizers import Quantizer, get
+from lobit.quantizers.base import Role
 from lobit.quantizers.registry import Identifier
 
 FIELDS = ("bits", "weights", "activations", "gradients")

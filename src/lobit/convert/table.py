@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from lobit import nn as lnn
-from lobit.quantizers import Role
+from lobit.quantizers.base import Role
 
 ALL: tuple[Role, ...] = ("weights", "activations", "gradients")
 

@@ -6,24 +6,49 @@ require("lobit.nn", "torch")
 
 from torch.nn import Flatten, Hardtanh, MaxPool2d, ReLU
 
-from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d
-from lobit.nn.conv import Conv2d
+from lobit.nn.activations import PReLU, RPReLU
+from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from lobit.nn.conv import Conv1d, Conv2d, Conv3d
+from lobit.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from lobit.nn.embedding import Embedding
 from lobit.nn.linear import Linear
 from lobit.nn.loss import SquaredHingeLoss
-from lobit.nn.pooling import AdaptiveAvgPool2d, AvgPool2d
+from lobit.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalAvgPool2d,
+)
 from lobit.nn.quantized import QuantizedLayer
 
 __all__ = [
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Embedding",
     "Flatten",
+    "GlobalAvgPool2d",
     "Hardtanh",
     "Linear",
     "MaxPool2d",
+    "PReLU",
     "QuantizedLayer",
+    "RPReLU",
     "ReLU",
     "SquaredHingeLoss",
 ]

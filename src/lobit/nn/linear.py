@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.scaled_product import Map
 from lobit.quantizers import get
 from lobit.quantizers.registry import Identifier
 
@@ -48,9 +49,9 @@ class Linear(QuantizedLayer, nn.Linear):
         """``x @ weight.T``."""
         return F.linear(x, weight)
 
-    def per_channel(self, values: Tensor) -> Tensor:
-        """Outputs are the last axis."""
-        return values
+    def linear_map(self, x: Tensor) -> Map:
+        """A linear map."""
+        return "linear"
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Map input of shape (N, .., in_features) to (N, .., out_features)."""
