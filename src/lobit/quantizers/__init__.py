@@ -4,7 +4,7 @@ from lobit.extras import require
 
 require("lobit.quantizers", "torch")
 
-from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, Role, WeightQuantizer
+from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, WeightQuantizer
 from lobit.quantizers.calibration import calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
@@ -27,7 +27,6 @@ __all__ = [
     "MagnitudeSign",
     "Quantized",
     "Quantizer",
-    "Role",
     "Sign",
     "SignWeights",
     "StochasticSign",
