@@ -23,10 +23,10 @@ from lobit.quantizers import (
     LinearQuant,
     Quantized,
     Quantizer,
-    Role,
     WeightQuantizer,
     get,
 )
+from lobit.quantizers.base import Role
 from lobit.quantizers.registry import Identifier
 
 AS_INPUT = "as_input"
