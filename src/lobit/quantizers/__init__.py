@@ -8,8 +8,17 @@ from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quanti
 from lobit.quantizers.calibration import calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
+from lobit.quantizers.gradients import (
+    DoReFaGradients,
+    LinearGradients,
+    LogGradients,
+    dorefa_gradients,
+    linear_gradients,
+    log_gradients,
+)
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
+from lobit.quantizers.powers import ap2
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
 from lobit.quantizers.straight_through import round_in_range, straight_through
@@ -19,11 +28,14 @@ __all__ = [
     "ActivationQuantizer",
     "CodeDropout",
     "DoReFaActivations",
+    "DoReFaGradients",
     "DoReFaWeights",
     "GradientQuantizer",
     "LSQWeights",
+    "LinearGradients",
     "LinearQuant",
     "LinearQuantWeights",
+    "LogGradients",
     "MagnitudeSign",
     "Quantized",
     "Quantizer",
@@ -31,11 +43,15 @@ __all__ = [
     "SignWeights",
     "StochasticSign",
     "WeightQuantizer",
+    "ap2",
     "calibrating",
     "dorefa_activations",
+    "dorefa_gradients",
     "dorefa_weights",
     "get",
+    "linear_gradients",
     "linear_quant",
+    "log_gradients",
     "lsq",
     "names",
     "register",
