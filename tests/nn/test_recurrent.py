@@ -249,7 +249,7 @@ def test_a_cell_without_quantizers_is_torchs(ours, theirs, bias):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_float_checkpoint_loads_strictly_and_quantizers_start_anew(kind):
     layer = make(kind, FAMILIES[0], num_layers=2, bidirectional=True)
-    cls, theirs_cls, extra = KINDS[kind]
+    _, theirs_cls, extra = KINDS[kind]
     theirs = theirs_cls(5, 6, num_layers=2, bidirectional=True, **extra)
     layer.load_state_dict(theirs.state_dict(), strict=True)
     assert torch.equal(layer.weight_hh_l1_reverse, theirs.weight_hh_l1_reverse)

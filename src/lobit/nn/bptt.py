@@ -22,6 +22,7 @@ from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, Linear
 from lobit.quantizers.base import wide
 from lobit.quantizers.sign import ONE_BIT
 
+WORTH_A_COPY = 16  # steps whose products gain more by weights in their order of memory than the copy costs
 Encode = Callable[[Tensor, Tensor, Tensor | None], None]
 """Writes the codes of a state, and where the gradient passes."""
 
@@ -93,6 +94,7 @@ def _forward(
     before = gates.new_empty(rows if states else 0, units)
     sums = gates.new_empty(batch, width)
     weight = (wide(w_hh) if steps.wide_hidden else w_hh).t()
+    weight = weight.contiguous() if len(steps.sizes) >= WORTH_A_COPY else weight
     scale = gates.new_full((1,), float(PER_UNIT)) if s_hh is None else s_hh * PER_UNIT
     offset = None if o_hh is None else o_hh * PER_UNIT
     bias_n = None if bias_n is None else bias_n * PER_UNIT
@@ -165,10 +167,10 @@ class Recurrence(torch.autograd.Function):
         return tuple(value for value in done.result if value is not None)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: Tensor | None = None) -> tuple[Any, ...]:
         """Back-propagation through time."""
-        steps, rule, gradients = ctx.settings
+        gradients = ctx.settings[-1]
         x, w_ih, s_ih, w_hh, s_hh, step, *_, codes, _, _ = ctx.saved_tensors
         needs = ctx.needs_input_grad[3:]
         back = _through_time(ctx, grad, grad_h, grad_c)
@@ -205,9 +207,10 @@ def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: 
     dc = None
     if steps.kind == "lstm":
         dc = gates.new_zeros(batch, units) if grad_c is None else grad_c.clone()
-    weight = w_hh if s_hh is None or gradients is not None else s_hh.reshape(-1, 1) * w_hh
+    factor = None if s_hh is None or gradients is not None else s_hh.reshape(-1, 1)
     if rule is not None and rule.learned:
-        weight = weight / step
+        factor = 1 / step if factor is None else factor / step
+    weight = w_hh if factor is None else w_hh * factor
     room = gates.new_empty(batch, units)
     for start, size in reversed(list(steps.rows())):
         here, d = slice(start, start + size), dh[:size]
@@ -256,7 +259,7 @@ def _side(
         g_x = (g @ (w if by_channel is None else by_channel * w)) if to_x else None
         g_w = None
         if to_w and product_of_all is not None:
-            g_w = product_of_all if by_channel is None else product_of_all * by_channel
+            g_w = product_of_all if by_channel is None else product_of_all.mul_(by_channel)
         return g_x, g_w, g_scale
     at_sums = g if scale is None else g * scale
     if sent is None:

@@ -29,7 +29,7 @@ class _Room(NamedTuple):
 
     first: Tensor
     clamped: Tensor
-    index: Tensor
+    place: Tensor
 
 
 class Memory:
@@ -68,7 +68,7 @@ class Memory:
     def activate(self, v: Tensor, room: _Room, inside: Tensor | None) -> Tensor:
         """The activations of ``v``: in ``v`` itself where it is contiguous, else in the room, until that is used again."""
         size = len(v)
-        clamped, index = room.clamped[:size], room.index[:size]
+        clamped, index = room.clamped[:size], room.place[:size]
         torch.clamp(v, LO, HI, out=clamped)
         if inside is not None:
             torch.eq(clamped, v, out=inside)

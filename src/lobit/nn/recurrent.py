@@ -26,6 +26,8 @@ class RecurrentLayer(RecurrentQuantizers, nn.RNNBase):
     """
 
     torch_class: ClassVar[type[nn.RNNBase]]
+    weight_ih_l0: Tensor
+    weight_hh_l0: Tensor
 
     @property
     def kind(self) -> Kind:
@@ -195,8 +197,8 @@ class LSTM(RecurrentLayer):
 
     torch_class = nn.LSTM
     get_expected_cell_size = nn.LSTM.get_expected_cell_size
-    check_forward_args = nn.LSTM.check_forward_args
-    permute_hidden = nn.LSTM.permute_hidden
+    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]  # states are pairs, as in torch's class
+    permute_hidden = nn.LSTM.permute_hidden  # type: ignore[assignment]
 
     def __init__(
         self,

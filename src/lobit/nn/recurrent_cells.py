@@ -57,7 +57,7 @@ class LSTMCell(RecurrentCell, nn.LSTMCell):
         ``device`` and ``dtype``.
     """
 
-    kind: Kind = "lstm"  # type: ignore[misc]  # a constant where layers have a property
+    kind: Kind = "lstm"
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class GRUCell(RecurrentCell, nn.GRUCell):
         ``device`` and ``dtype``.
     """
 
-    kind: Kind = "gru"  # type: ignore[misc]
+    kind: Kind = "gru"
 
     def __init__(
         self,

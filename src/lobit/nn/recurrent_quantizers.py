@@ -14,7 +14,7 @@ from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.quantized import EXACT_IN_FLOAT32
-from lobit.nn.recurrence import GATES, Kind, Operands, Result, Steps, offset_term, times, walk
+from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
 from lobit.quantizers import (
     LSQ,
     ActivationQuantizer,
@@ -170,13 +170,14 @@ class RecurrentQuantizers(nn.Module):
 
     def input_codes(self, place: Place, x: Tensor) -> Quantized | None:
         """Codes of a layer's input, of shape (N, I): each step of each sequence is a sample of its own."""
-        return self.input_quantizers[place.source](x) if place.source in self.input_quantizers else None
+        quantizer = self._find(self.input_quantizers, place.source)
+        return None if quantizer is None else quantizer(x)
 
     def direction(
         self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None, sizes: tuple[int, ...], reverse: bool
     ) -> Result:
         """One direction of one layer over all steps, see `lobit.nn.recurrence.walk`."""
-        hidden: Any = self.hidden_quantizers[f"hidden{place.suffix}"] if f"hidden{place.suffix}" in self.hidden_quantizers else None
+        hidden = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
         given = self._operands(place, x, coded, h, c)
         learning = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
         learning = learning or (torch.is_grad_enabled() and hidden is not None and any(p.requires_grad for p in hidden.parameters()))
@@ -213,15 +214,19 @@ class RecurrentQuantizers(nn.Module):
         return torch.cat([b_ih[:two] + b_hh[:two], b_ih[two:]]), b_hh[two:]
 
     def _weight_quantizer(self, name: str) -> WeightQuantizer | None:
-        return self.weight_quantizers[name] if name in self.weight_quantizers else None  # type: ignore[return-value]
+        return self._find(self.weight_quantizers, name)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _find(table: nn.ModuleDict, key: str) -> Any:
+        return table[key] if key in table else None  # noqa: SIM401  # a ModuleDict has no get
 
     def _too_long(self, place: Place, length: int, which: str) -> bool:
         """Whether sums of this many terms pass what float32 holds exactly."""
         weights = self._weight_quantizer(f"weight_{which}{place.suffix}")
         table, key = (self.input_quantizers, place.source) if which == "ih" else (self.hidden_quantizers, f"hidden{place.suffix}")
-        if weights is None or key not in table:
+        inputs: ActivationQuantizer | None = self._find(table, key)
+        if weights is None or inputs is None:
             return False
-        inputs: Any = table[key]
         code = inputs.code_type
         return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
 

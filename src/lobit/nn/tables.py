@@ -30,7 +30,7 @@ def first_index(activation: Activation) -> int:
     return ACTIVATIONS.index(activation) * _ENTRIES + 1 - LO
 
 
-@lru_cache(maxsize=64)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # a graph holds it, not how it is made
 def table(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
     """The values of all three activations, one after the other; each begins with what a NaN becomes.
 
@@ -44,6 +44,11 @@ def table(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
     keep_nan : bool
         Whether NaN stays NaN, as training wants it, or is the value of the lowest code, as `lobit`'s definition of codes has it.
     """
+    return _tables(dtype, device, keep_nan)
+
+
+@lru_cache(maxsize=64)
+def _tables(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
     values: list[float] = []
     for activation in ACTIVATIONS:
         row = [_exact(activation, code / PER_UNIT) for code in range(LO, HI + 1)]
