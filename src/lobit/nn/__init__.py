@@ -23,8 +23,14 @@ from lobit.nn.pooling import (
     GlobalAvgPool2d,
 )
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
+from lobit.nn.recurrent_cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from lobit.nn.recurrent_quantizers import QuantizedWeight
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
@@ -42,13 +48,19 @@ __all__ = [
     "ConvTranspose3d",
     "Embedding",
     "Flatten",
+    "GRUCell",
     "GlobalAvgPool2d",
     "Hardtanh",
+    "LSTMCell",
     "Linear",
     "MaxPool2d",
     "PReLU",
     "QuantizedLayer",
+    "QuantizedWeight",
+    "RNNCell",
     "RPReLU",
     "ReLU",
+    "RecurrentCell",
+    "RecurrentLayer",
     "SquaredHingeLoss",
 ]
