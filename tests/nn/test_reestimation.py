@@ -55,6 +55,30 @@ def test_one_batch_gives_its_own_statistics_so_that_eval_normalizes_it():
     torch.testing.assert_close(y.std(0), torch.ones(8), rtol=1e-3, atol=0)
 
 
+def test_a_shift_based_norm_gets_the_average_of_means_and_inverse_deviations():
+    model, data = started(), batches(30, 20, 7)
+    model[1] = lnn.ShiftBatchNorm1d(8)
+    lobit.reestimate_batch_norm(model, data)
+    alone = []
+    for x in data:
+        norm = lnn.ShiftBatchNorm1d(8, momentum=1.0)
+        norm(model[0].eval()(x).detach())
+        alone.append(norm)
+    for name in ("running_mean", "running_inverse_std"):
+        wanted = sum(n / 57 * getattr(norm, name).double() for n, norm in zip((30, 20, 7), alone, strict=True))
+        torch.testing.assert_close(getattr(model[1], name), wanted.float(), rtol=1e-5, atol=1e-6)
+    assert model[1].momentum == 0.125
+
+
+def test_a_shift_based_norm_that_no_batch_reaches_is_named():
+    model = started()
+    model.add_module("aside", lnn.ShiftBatchNorm1d(3))
+    model.forward = lambda x: model[1](model[0](x))
+    with pytest.raises(ConfigError, match="'aside' saw no data"):
+        lobit.reestimate_batch_norm(model, batches(30))
+    assert not model.aside._forward_hooks
+
+
 def test_weights_quantizers_modes_and_momentum_stay():
     model = started()
     model[1].momentum = 0.3

@@ -150,6 +150,13 @@ def _batch_norm(builder: GraphBuilder, path: str, layer: lnn.BatchNorm2d, x: Val
     return y
 
 
+def _shift_batch_norm(builder: GraphBuilder, path: str, layer: lnn.ShiftBatchNorm2d, x: Value, shape: tuple[int, ...]) -> Value:
+    mean, factor, bias = layer.factors()
+    y = builder.chain(path, x, [("sub", "mean", floats(mean)), ("mul", "factor", floats(factor)), ("add", "bias", floats(bias))])
+    builder.layer(y.name, "batch norm", "", x, None)
+    return y
+
+
 def _avg_pool(builder: GraphBuilder, path: str, layer: lnn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
     given = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
     return _pool(builder, path, x, shape, avg_pool_attrs(*given))
@@ -198,6 +205,8 @@ LAYERS: dict[type[nn.Module], Emit] = {
     lnn.Conv2d: _product,
     lnn.BatchNorm1d: _batch_norm,
     lnn.BatchNorm2d: _batch_norm,
+    lnn.ShiftBatchNorm1d: _shift_batch_norm,
+    lnn.ShiftBatchNorm2d: _shift_batch_norm,
     lnn.AvgPool2d: _avg_pool,
     lnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from lobit.bits import FLOAT_BITS, Bits
+from lobit.bits import Bits
 from lobit.errors import ConfigError
 
 Factory = Callable[..., nn.Module]
@@ -70,14 +70,14 @@ def create(name: str, bits: str | Bits | None = None, **kwargs: Any) -> nn.Modul
     name : str
         See `list_models`.
     bits : str or Bits, optional
-        ``"W1A2"``; float when left out.
+        ``"W1A2"``, or ``"W1A2G6"`` with the gradients of sums in 6 bits; float when left out.
     **kwargs
         Settings of the model.
 
     Raises
     ------
     ConfigError
-        For an unknown name, bits that are none or that ask for quantized gradients, or a setting the model does not have.
+        For an unknown name, bits that are none, or a setting the model does not have.
 
     Examples
     --------
@@ -85,8 +85,6 @@ def create(name: str, bits: str | Bits | None = None, **kwargs: Any) -> nn.Modul
     True
     """
     info, widths = model_info(name), Bits() if bits is None else Bits.parse(bits)
-    if widths.gradients != FLOAT_BITS:
-        raise ConfigError(f"{widths} asks for {widths.gradients}-bit gradients, which this version does not have; leave G away")
     settings = [
         parameter.name for parameter in inspect.signature(info.factory).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY
     ]

@@ -7,16 +7,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lobit.errors import ConfigError
+from lobit.nn.shiftnorm import ShiftBatchNorm
 from lobit.quantizers.feed import Batches, Progress, feed, in_eval
 
-BatchNorm = nn.modules.batchnorm._BatchNorm
+BatchNorm = nn.modules.batchnorm._BatchNorm | ShiftBatchNorm
 
 
 def reestimate_batch_norm(model: nn.Module, batches: Batches, *, progress: Progress | None = None) -> None:
     """Estimate the running statistics of every batch norm again, for the weights and quantizers as they are now.
 
     A running average follows weights that were still moving, and codes that jumped back and forth; calibration changes what layers give. Here weights stand
-    still: batch norms run as in training, all else as in eval, and each running mean and variance becomes the average of those of the batches, weighted by
+    still: batch norms run as in training, all else as in eval, and each running mean and variance (inverse deviation, of a shift-based one) becomes the average of those of the batches, weighted by
     their samples: ``mean <- mean + (batch mean - mean) n / N``, n samples of the batch, N so far. The result does not depend on the order of the batches when
     a model has one batch norm; behind another one, inputs are normalized by each batch itself, as in training. So use batches of the size that training had.
 
@@ -49,13 +50,15 @@ def reestimate_batch_norm(model: nn.Module, batches: Batches, *, progress: Progr
     >>> int(net[1].num_batches_tracked)
     10
     """
-    norms = {path: module for path, module in model.named_modules() if isinstance(module, BatchNorm) and module.track_running_stats}
+    norms = {path: module for path, module in model.named_modules() if isinstance(module, BatchNorm) and module.running_mean is not None}
     if not norms:
         raise ConfigError("the model has no batch norm with running statistics, so there is nothing to estimate")
     before = {
         path: ({name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)}, norm.momentum) for path, norm in norms.items()
     }
     samples = 0
+    reached: set[nn.Module] = set()
+    hooks = [norm.register_forward_hook(lambda norm, *_: reached.add(norm)) for norm in norms.values()]
     try:
         with in_eval(model):
             for norm in norms.values():
@@ -66,7 +69,8 @@ def reestimate_batch_norm(model: nn.Module, batches: Batches, *, progress: Progr
                 for norm in norms.values():
                     norm.momentum = count / samples
         for path, norm in norms.items():
-            _check(path, norm)
+            if norm not in reached:
+                raise ConfigError(f"batch norm {path!r} saw no data: no batch reached it; give data that runs through it")
             _join_processes(norm, samples)
     except BaseException:
         for path, norm in norms.items():
@@ -74,24 +78,18 @@ def reestimate_batch_norm(model: nn.Module, batches: Batches, *, progress: Progr
                 norm.get_buffer(name).copy_(buffer)
         raise
     finally:
+        for hook in hooks:
+            hook.remove()
         for path, norm in norms.items():
             norm.momentum = before[path][1]
-
-
-def _check(path: str, norm: BatchNorm) -> None:
-    assert norm.num_batches_tracked is not None
-    if not int(norm.num_batches_tracked):
-        raise ConfigError(f"batch norm {path!r} saw no data: no batch reached it; give data that runs through it")
 
 
 def _join_processes(norm: BatchNorm, samples: int) -> None:
     """The average over all processes of a distributed run."""
     if not (dist.is_available() and dist.is_initialized()):
         return
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    weighted: Tensor = torch.stack([norm.running_mean, norm.running_var, torch.ones_like(norm.running_mean)]).double() * samples
+    statistics = [buffer for buffer in norm.buffers(recurse=False) if buffer.is_floating_point()]
+    weighted: Tensor = torch.stack([*statistics, torch.ones_like(statistics[0])]).double() * samples
     dist.all_reduce(weighted, dist.ReduceOp.SUM)
-    mean, variance = weighted[:2] / weighted[2]
-    norm.running_mean.copy_(mean)
-    norm.running_var.copy_(variance)
+    for buffer, total in zip(statistics, weighted, strict=False):
+        buffer.copy_(total / weighted[-1])
