@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
     from lobit.capture import ExportReport, VerifyReport
     from lobit.convert import QuantizeReport, quantize_
+    from lobit.nn import reestimate_batch_norm
     from lobit.quantizers import calibrate
     from lobit.report.bench import bench
     from lobit.report.evaluate import evaluate
@@ -50,6 +51,7 @@ _LAZY = {
     "quantize_": "lobit.convert",
     "quantizers": "lobit.quantizers",
     "recipes": "lobit.recipes",
+    "reestimate_batch_norm": "lobit.nn",
     "summary": "lobit.report.summary",
     "train": "lobit.training",
     "verify": "lobit.capture",
@@ -101,6 +103,7 @@ __all__ = [
     "quantize_",
     "quantizers",
     "recipes",
+    "reestimate_batch_norm",
     "summary",
     "train",
     "verify",

@@ -80,7 +80,7 @@ def test_the_recipe_on_the_page_of_training_is_the_shipped_one() -> None:
 
 def test_the_table_of_quantizers_names_them_all() -> None:
     page = (DOCS / "bits.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (weights|activations|both) \|", page, re.M)
-    for role in ("weights", "activations"):
-        named = {name for name, of in rows if of in (role, "both")}
-        assert named == set(lobit.quantizers.names(role))  # type: ignore[arg-type]  # the two roles
+    rows = re.findall(r"^\| `(\w+)` \| (weights|activations|gradients|both) \|", page, re.M)
+    for role in ("weights", "activations", "gradients"):
+        named = {name for name, of in rows if of == role or (of == "both" and role != "gradients")}
+        assert named == set(lobit.quantizers.names(role))  # type: ignore[arg-type]  # the roles

@@ -17,20 +17,23 @@ from lobit.quantizers.powers import floor_power
 SMALLEST = {torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
 
 
-def exact_ap2(x: float) -> float:
-    """By fractions: ``2^e <= |x| < 2^(e+1)``, and up where ``|x|^2 >= 2^(2e+1)``, which is ``|x| >= sqrt(2) 2^e``."""
+ROOT = {torch.float32: Fraction(float(np.sqrt(np.float32(2)))), torch.float64: Fraction(math.sqrt(2))}
+
+
+def exact_ap2(x: float, dtype: torch.dtype) -> float:
+    """By fractions: ``2^e <= |x| < 2^(e+1)``, and up from the dtype's ``sqrt(2) 2^e`` on."""
     if x == 0:
         return 0.0
     size = abs(Fraction(x))
     e = math.frexp(x)[1] - 1
     assert Fraction(2) ** e <= size < Fraction(2) ** (e + 1)
-    return math.copysign(2.0 ** (e + (size**2 >= Fraction(2) ** (2 * e + 1))), x)
+    return math.copysign(2.0 ** (e + (size >= ROOT[dtype] * Fraction(2) ** e)), x)
 
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False, max_value=2.0**127, min_value=-(2.0**127)))
 def test_ap2_is_the_power_nearest_by_ratio(x):
     for dtype in (torch.float32, torch.float64):
-        assert ap2(torch.tensor(x, dtype=dtype)).item() == exact_ap2(x)
+        assert ap2(torch.tensor(x, dtype=dtype)).item() == exact_ap2(x, dtype)
     size = floor_power(torch.tensor(x)).item()
     assert size == (math.copysign(2.0 ** (math.frexp(x)[1] - 1), x) if x else 0.0)
 
@@ -41,7 +44,7 @@ def test_ap2_turns_at_the_square_root_of_two_and_nowhere_else(dtype):
     root = kind(math.sqrt(2))
     around = [root, np.nextafter(root, kind(0)), np.nextafter(root, kind(9)), np.nextafter(kind(2), kind(0)), kind(1)]
     x = torch.tensor(np.array([*around, *(-v for v in around)]), dtype=dtype)
-    assert ap2(x).tolist() == [exact_ap2(v) for v in x.double().tolist()]
+    assert ap2(x).tolist() == [exact_ap2(v, dtype) for v in x.double().tolist()]
     assert len({abs(v) for v in ap2(x).tolist()}) == 2
 
 

@@ -38,7 +38,7 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
     Raises
     ------
     ShapeError
-        Unless each is a finite float32 CPU tensor of shape (N, C) or (N, C, H, W), with one N for all.
+        Unless each is a finite float32 CPU tensor of shape (N, C), (N, C, L) or (N, C, H, W), with one N for all.
     """
     inputs = (example,) if isinstance(example, Tensor) else example
     if not isinstance(inputs, (tuple, list)) or not inputs or not all(isinstance(x, Tensor) for x in inputs):
@@ -49,9 +49,9 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
             raise ShapeError(f"{what} has dtype {x.dtype}; lobit takes torch.float32: convert it with x.float()")
         if x.device.type != "cpu":
             raise ShapeError(f"{what} is on {x.device}; export and verify run on the CPU: pass x.cpu()")
-        if x.ndim not in (2, 4) or 0 in x.shape[1:]:
+        if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
             raise ShapeError(
-                f"{what} has shape {tuple(x.shape)}; lobit takes a batch of shape (N, C) or (N, C, H, W), none of C, H, W zero"
+                f"{what} has shape {tuple(x.shape)}; lobit takes a batch of shape (N, C), (N, C, L) or (N, C, H, W), none of C, L, H, W zero"
             )
         if len(x) != len(inputs[0]):
             raise ShapeError(f"{what} has a batch of {len(x)}, the first one of {len(inputs[0])}; they must agree")

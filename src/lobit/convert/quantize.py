@@ -17,7 +17,6 @@ from lobit.convert.rules import Pattern, Policy, Rules, rules
 from lobit.convert.settings import Setting
 from lobit.convert.table import BYPASS, Becomes, becomes, is_ours, why_not
 from lobit.errors import ConfigError
-from lobit.nn import QuantizedLayer
 
 
 def quantize_(
@@ -131,7 +130,7 @@ def _checked(model: nn.Module) -> dict[str, nn.Module]:
         half = {p.dtype for p in module.parameters(recurse=False)} & {torch.float16, torch.bfloat16} if entry and entry.roles else set()
         if half:
             raise ConfigError(f"layer {path!r} has {half.pop()} weights; call model.float() first and train with torch.autocast")
-        if isinstance(module, QuantizedLayer) and module.is_quantized:
+        if is_ours(module) and getattr(module, "is_quantized", False):
             raise ConfigError(f"layer {path!r} is quantized already; quantize_ takes a float model, so build the model anew")
     return modules
 

@@ -71,8 +71,22 @@ def _batch_norm(module: Any) -> str:
     return "it has no running statistics" if module.running_mean is None else ""
 
 
-def _avg_pool(old: nn.AvgPool2d, cls: type[nn.Module]) -> nn.Module:
-    new = cls(old.kernel_size, old.stride, old.padding, old.ceil_mode, old.count_include_pad, old.divisor_override)
+def _embedding(module: nn.Embedding) -> str:
+    if module.max_norm is not None:
+        return f"max_norm={module.max_norm} changes its rows as they are read; use max_norm=None"
+    return "sparse=True asks for a sparse gradient; use sparse=False" if module.sparse else ""
+
+
+def _recurrent(module: Any) -> str:
+    if getattr(module, "proj_size", 0):
+        return f"proj_size={module.proj_size} projects its states; put a layer behind it instead"
+    names = [name for name in module._parameters if name.startswith("weight")]
+    return "" if names else "its weights are computed from other parameters, as weight_norm does; remove that first"
+
+
+def _avg_pool(old: Any, cls: type[nn.Module]) -> nn.Module:
+    settings = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+    new = cls(**{name: getattr(old, name) for name in settings if hasattr(old, name)})
     return new.train(old.training)
 
 
@@ -80,16 +94,37 @@ _NORM, _POOL = "eval in two exact steps", "one order of summation"
 
 TABLE: dict[type[nn.Module], Becomes] = {
     nn.Linear: Becomes(lnn.Linear, ALL, obstacle=_computed),
+    nn.Conv1d: Becomes(lnn.Conv1d, ALL, obstacle=_conv),
     nn.Conv2d: Becomes(lnn.Conv2d, ALL, obstacle=_conv),
+    nn.Conv3d: Becomes(lnn.Conv3d, ALL, obstacle=_conv),
+    nn.ConvTranspose1d: Becomes(lnn.ConvTranspose1d, ALL, obstacle=_conv),
+    nn.ConvTranspose2d: Becomes(lnn.ConvTranspose2d, ALL, obstacle=_conv),
+    nn.ConvTranspose3d: Becomes(lnn.ConvTranspose3d, ALL, obstacle=_conv),
+    nn.Embedding: Becomes(lnn.Embedding, ("weights",), named=True, obstacle=_embedding),
+    nn.RNN: Becomes(lnn.RNN, ALL, obstacle=_recurrent),
+    nn.LSTM: Becomes(lnn.LSTM, ALL, obstacle=_recurrent),
+    nn.GRU: Becomes(lnn.GRU, ALL, obstacle=_recurrent),
+    nn.RNNCell: Becomes(lnn.RNNCell, ALL, obstacle=_recurrent),
+    nn.LSTMCell: Becomes(lnn.LSTMCell, ALL, obstacle=_recurrent),
+    nn.GRUCell: Becomes(lnn.GRUCell, ALL, obstacle=_recurrent),
     nn.BatchNorm1d: Becomes(lnn.BatchNorm1d, note=_NORM, obstacle=_batch_norm),
     nn.BatchNorm2d: Becomes(lnn.BatchNorm2d, note=_NORM, obstacle=_batch_norm),
+    nn.BatchNorm3d: Becomes(lnn.BatchNorm3d, note=_NORM, obstacle=_batch_norm),
+    nn.AvgPool1d: Becomes(lnn.AvgPool1d, note=_POOL, make=_avg_pool),
     nn.AvgPool2d: Becomes(lnn.AvgPool2d, note=_POOL, make=_avg_pool),
+    nn.AvgPool3d: Becomes(lnn.AvgPool3d, note=_POOL, make=_avg_pool),
+    nn.AdaptiveAvgPool1d: Becomes(lnn.AdaptiveAvgPool1d, note=_POOL),
     nn.AdaptiveAvgPool2d: Becomes(lnn.AdaptiveAvgPool2d, note=_POOL),
+    nn.AdaptiveAvgPool3d: Becomes(lnn.AdaptiveAvgPool3d, note=_POOL),
 }
 """Classes as they are; their subclasses may compute something else and are left."""
 
 BYPASS: tuple[type[nn.Module], ...] = (nn.TransformerEncoderLayer,)
 """Modules that in eval read the weights of their Linear layers themselves, past any quantizer."""
+
+
+BESIDE = (lnn.ShiftBatchNorm1d, lnn.ShiftBatchNorm2d)
+"""Classes of lobit that replace none of torch.nn's: they stay, and are as exact as those of the table."""
 
 
 def becomes(module: nn.Module) -> Becomes | None:
@@ -99,8 +134,8 @@ def becomes(module: nn.Module) -> Becomes | None:
 
 
 def is_ours(module: nn.Module) -> bool:
-    """Whether a module is of a class that the table leads to."""
-    return any(type(module) is entry.cls for entry in TABLE.values())
+    """Whether a module is of a class that the table leads to, or that lobit has beside torch.nn's."""
+    return any(type(module) is entry.cls for entry in TABLE.values()) or type(module) in BESIDE
 
 
 def why_not(module: nn.Module) -> str:
@@ -109,7 +144,7 @@ def why_not(module: nn.Module) -> str:
     if isinstance(module, tuple(TABLE)):
         return "a subclass may compute something else"
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return f"lobit has {' and '.join(entry.cls.__name__ for entry in TABLE.values() if entry.note == _NORM)}"
+        return f"lobit has {', '.join(entry.cls.__name__ for entry in TABLE.values() if entry.note == _NORM)}"
     if kind.__module__.partition(".")[0] != "torch":
         return f"a class of {kind.__module__}, which lobit does not know; its layers of torch.nn are listed by themselves"
-    return f"lobit quantizes {', '.join(cls.__name__ for cls, entry in TABLE.items() if entry.roles)}"
+    return "lobit has no low-bit form of it"

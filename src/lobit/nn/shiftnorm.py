@@ -66,7 +66,7 @@ def _factor(inverse: Tensor, weight: Tensor | None, x: Tensor) -> Tensor:
     return _over_channels(factor if weight is None else factor * ap2(weight), x)
 
 
-class _ShiftBatchNorm(nn.Module):
+class ShiftBatchNorm(nn.Module):
     """What both ranks share."""
 
     running_mean: Tensor
@@ -139,7 +139,7 @@ class _ShiftBatchNorm(nn.Module):
         return f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
 
 
-class ShiftBatchNorm2d(_ShiftBatchNorm):
+class ShiftBatchNorm2d(ShiftBatchNorm):
     """Shift-based batch norm of input of shape (N, C, H, W).
 
     Training, over a channel's values of the batch, with `lobit.quantizers.ap2`:
@@ -188,7 +188,7 @@ class ShiftBatchNorm2d(_ShiftBatchNorm):
     _ranks = (4,)
 
 
-class ShiftBatchNorm1d(_ShiftBatchNorm):
+class ShiftBatchNorm1d(ShiftBatchNorm):
     """Shift-based batch norm of input of shape (N, C) or (N, C, L); else as `ShiftBatchNorm2d`."""
 
     _ranks = (2, 3)

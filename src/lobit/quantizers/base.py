@@ -57,6 +57,8 @@ class Quantizer(nn.Module):
         Its name in the registry.
     zero : int
         The code of real 0; 0 for all quantizers of this package.
+    fractions : bool
+        Whether codes are no integers: then it trains, but has no code type and cannot be exported.
     owner : str
         The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
     off : bool
@@ -66,6 +68,7 @@ class Quantizer(nn.Module):
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
+    fractions: bool = False
     owner: str = ""
     off: bool = False
 
@@ -162,6 +165,15 @@ class ActivationQuantizer(Quantizer):
         """Whether it passes its input on as it is, for `lobit.calibrate` to observe: ``codes = x``, ``scale = 1``."""
         return False
 
+    def attach(self, shape: tuple[int, ...]) -> None:
+        """Make room for state of each input channel; layers call it once.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of a tensor with a value for each channel that broadcasts over the input: ``(C,)``, or ``(C, 1, 1)`` for images.
+        """
+
     def steps(self) -> list[tuple[str, Tensor]]:
         """The float32 operations whose rounded result is the code in eval.
 
@@ -186,7 +198,7 @@ class WeightQuantizer(Quantizer):
     """
 
     role = "weights"
-    latent_range: ClassVar[tuple[float, float] | None] = None
+    latent_range: tuple[float, float] | None = None
 
     def attach(self, weight: Tensor) -> None:
         """Make room for state that depends on the weights' shape; layers call it once."""

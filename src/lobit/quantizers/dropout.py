@@ -32,7 +32,12 @@ class CodeDropout(ActivationQuantizer):
             raise ConfigError(f"dropout drops with a probability from 0 to less than 1, not {p!r}")
         super().__init__()
         self.quantizer = quantizer
+        self.fractions = quantizer.fractions
         self.p = p
+
+    def attach(self, shape: tuple[int, ...]) -> None:
+        """The quantizer's."""
+        self.quantizer.attach(shape)
 
     @property
     def code_type(self) -> CodeType:

@@ -80,7 +80,26 @@ def training_step(step: Tensor, factor: float) -> Tensor:
     return scale_gradient(step, factor)
 
 
-def eval_step(step: Tensor, owner: str) -> Tensor:
+def finite(learned: Tensor, owner: str, what: str) -> Tensor:
+    """What was learned, as it is.
+
+    Raises
+    ------
+    ConfigError
+        When it is not finite.
+    """
+    if not torch.compiler.is_compiling():
+        sound = torch.isfinite(learned)
+        if not bool(sound.all()):
+            wrong = learned.detach()[~sound].flatten()[0].item()
+            raise ConfigError(
+                f"the learned {what} of {owner or 'a quantizer'} is {wrong}; the training diverged or the state is damaged: "
+                "train with a lower learning rate, or load another checkpoint"
+            )
+    return learned
+
+
+def eval_step(step: Tensor, owner: str, what: str = "step") -> Tensor:
     """The stored step, bit for bit; one at or below 0 counts as the smallest, as the next pass in training would have it.
 
     Raises
@@ -88,20 +107,12 @@ def eval_step(step: Tensor, owner: str) -> Tensor:
     ConfigError
         When a step is not finite.
     """
-    if not torch.compiler.is_compiling():
-        finite = torch.isfinite(step)
-        if not bool(finite.all()):
-            wrong = step.detach()[~finite].flatten()[0].item()
-            raise ConfigError(
-                f"the learned step of {owner or 'a quantizer'} is {wrong}; the training diverged or the state is damaged: "
-                "train with a lower learning rate, or load another checkpoint"
-            )
-    return step.clamp(min=SMALLEST)
+    return finite(step, owner, what).clamp(min=SMALLEST)
 
 
 @register("lsq")
 class LSQ(FromData):
-    """Activations with a learned step, one for the whole tensor.
+    """Activations with a learned step, one for the whole tensor: `lsq`.
 
     The codes are ``unsigned`` after a non-negative input, else ``signed``; with one bit, {0, 1} times the step after a non-negative input, else plain
     -1/+1 (`sign`). Whether the input is non-negative is decided at the first batch in training mode or in `calibrating`, unless it is given; the first
@@ -205,7 +216,7 @@ class LSQ(FromData):
 
 @register("lsq")
 class LSQWeights(FromWeights):
-    """Weights with a learned step for each output channel: ``signed`` codes of 2 to 8 bits, or the signs -1/+1.
+    """Weights with a learned step for each output channel, see `lsq`: ``signed`` codes of 2 to 8 bits, or the signs -1/+1.
 
     The steps follow the weights, ``2 mean|w_o| / sqrt(hi)`` (``mean|w_o|`` with one bit), until the first pass in training, which makes them parameters of their own; they start
     anew when weights without quantizer state are loaded. The gradient of a step is multiplied by ``1 / sqrt(N hi)``, N weights of the channel.

@@ -13,8 +13,8 @@ from lobit.errors import ConfigError
 
 BINS = 4096
 """Bins on each side of zero; the largest value lies in the outer half of one side."""
-_FINEST = -64  # the exponent of the narrowest bin, so that 2^64 times a float32 is still one
-_AT_ONCE = 1 << 22  # values whose bins are computed together: they take 16 bytes each
+_FINEST = -64  # the exponent of the narrowest bin
+_AT_ONCE = 1 << 20  # values whose bins are computed together: they take 24 bytes each
 
 
 class Sample(NamedTuple):
@@ -118,9 +118,10 @@ class Observer:
         self._widen(_exponent(max(-low, high)))
         x = x.cpu() if x.device.type == "mps" else x  # it has no float64
         for part in torch.split(x, _AT_ONCE):
-            bins = (part * 2.0**-self.exponent).floor_().to(torch.int64) + BINS
+            part = part.double()  # in float32 a small value would lose its sign where the bins are wide
+            bins = (part * 2.0**-self.exponent).floor_().to(torch.int64).add_(BINS)
             self.counts += torch.bincount(bins, minlength=2 * BINS).cpu()
-            self.sums += torch.bincount(bins, weights=part.double(), minlength=2 * BINS).cpu()
+            self.sums += torch.bincount(bins, weights=part, minlength=2 * BINS).cpu()
 
     def _moved(self, average: tuple[float, float], batch: tuple[float, float]) -> tuple[float, float]:
         assert self.momentum is not None
@@ -164,4 +165,4 @@ class Observer:
 
 def _exponent(magnitude: float) -> int:
     """The least e with ``magnitude < BINS * 2^e``."""
-    return max(math.frexp(magnitude)[1] - BINS.bit_length() + 1, _FINEST)
+    return max(math.frexp(magnitude)[1] - BINS.bit_length() + 1, _FINEST) if magnitude else _FINEST

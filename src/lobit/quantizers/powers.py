@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# of each dtype: the integer of its width, the mask of sign and exponent, and what carries into the exponent from the first mantissa above sqrt(2)
+# of each dtype: the integer of its width, the mask of sign and exponent, and what carries into the exponent from its own sqrt(2) on
 _LAYOUT = {
-    torch.float32: (torch.int32, -(1 << 23), (1 << 23) - 0x3504F4),
+    torch.float32: (torch.int32, -(1 << 23), (1 << 23) - 0x3504F3),
     torch.float64: (torch.int64, -(1 << 52), (1 << 52) - 0x6A09E667F3BCD),
 }
 
@@ -15,7 +15,8 @@ _LAYOUT = {
 def ap2(x: Tensor) -> Tensor:
     """The power of two nearest to x on a logarithmic axis, with the sign of x.
 
-    Forward: ``sign(x) * 2^round(log2|x|)``, that is ``2^e`` for ``|x| = m 2^e`` with ``1 <= m < sqrt(2)``, else ``2^(e+1)``; 0 stays 0, NaN stays NaN.
+    Forward: ``sign(x) * 2^round(log2|x|)``, that is ``2^e`` for ``|x| = m 2^e`` with ``1 <= m < sqrt(2)``, else ``2^(e+1)``, with the sqrt(2) of the dtype; 0 stays 0, NaN stays
+    NaN.
     It carries no gradient.
 
     Parameters

@@ -17,6 +17,8 @@ RATIOS = tuple(2.0 ** (-step / 16) for step in range(-8, 129))
 """Shares of the whole range that are tried where one number is searched: 2^(1/2) to 2^-8 in steps of 2^(1/16)."""
 COARSE = tuple(2.0 ** (-step / 4) for step in range(-1, 21))
 """Shares of each side that are tried where two numbers are searched, in all pairs."""
+NEAR = tuple(2.0 ** (step / 96) for step in range(-12, 13) if step)
+"""Factors of the best scale that are tried after it."""
 _ROUNDS = 12  # of least squares; each one can only lower the error
 _AT_ONCE = 1 << 18  # values that are tried together: few enough for the processor's cache
 
@@ -25,7 +27,7 @@ _AT_ONCE = 1 << 18  # values that are tried together: few enough for the process
 class MeanSquaredError:
     """The range whose grid has the least sum of squared errors ``sum (value - x)^2``.
 
-    Ranges that clip 0 to 99.6 % of the whole range are tried (`RATIOS`; with a zero or an offset both ends, in pairs, `COARSE`). The best start is
+    Ranges that clip 0 to 99.6 % of the whole range are tried (`RATIOS`; with a zero or an offset both ends, in pairs, `COARSE`), then scales near the best. That one is
     improved by turns: codes for the scale, then the scale (and the offset) of least squares for the codes, ``s = sum c x / sum c^2``, while the error falls. So the result is
     no worse than any range that was tried.
     """
@@ -40,6 +42,7 @@ class MeanSquaredError:
             fits = [self.fit(Sample(values, None, low, high), grid) for values, low, high in parts]
             return Fit(*(torch.cat(rows_of) for rows_of in zip(*fits, strict=True)))
         best = _best(sample, grid, _candidates(sample, grid))
+        best = _best(sample, grid, _around(best, grid))
         for _ in range(_ROUNDS):
             improved = _least_squares(sample, grid, best)
             chosen = _best(sample, grid, (best, improved))
@@ -60,6 +63,14 @@ def _candidates(sample: Sample, grid: Grid) -> Iterator[Fit]:
     pairs = ((ratio, ratio) for ratio in RATIOS) if one_sided else ((a, b) for a in COARSE for b in COARSE)
     for below, above in pairs:
         yield between(middle - (middle - sample.low) * below, middle + (sample.high - middle) * above, grid)
+
+
+def _around(fit: Fit, grid: Grid) -> Iterator[Fit]:
+    """The fit first, then scales near it, and zeros next to its own."""
+    yield fit
+    for zero in (-1, 0, 1) if grid.zero else (0,):
+        for ratio in (*NEAR, 1.0) if zero else NEAR:
+            yield fit._replace(scale=(fit.scale * ratio).clamp(min=_TINY), zero=(fit.zero + zero).clamp(grid.lo, grid.hi))
 
 
 def _best(sample: Sample, grid: Grid, candidates: Iterable[Fit]) -> Fit:
