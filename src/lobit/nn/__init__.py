@@ -14,7 +14,7 @@ from lobit.nn.pooling import AdaptiveAvgPool2d, AvgPool2d
 from lobit.nn.quantized import QuantizedLayer
 from lobit.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
 from lobit.nn.recurrent_cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from lobit.nn.recurrent_quantizers import QuantizedWeight
+from lobit.nn.recurrent_quantizers import QuantizedWeight, quantized_weights
 
 __all__ = [
     "GRU",
@@ -38,4 +38,5 @@ __all__ = [
     "RecurrentCell",
     "RecurrentLayer",
     "SquaredHingeLoss",
+    "quantized_weights",
 ]

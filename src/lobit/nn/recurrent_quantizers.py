@@ -13,7 +13,7 @@ from lobit.bits import Alphabet
 from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
-from lobit.nn.quantized import EXACT_IN_FLOAT32
+from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
 from lobit.quantizers import (
     LSQ,
@@ -35,8 +35,16 @@ AS_INPUT = "as_input"
 class QuantizedWeight(NamedTuple):
     """One weight matrix of a layer that has several, with its quantizer: what optimizers need of a `QuantizedLayer`."""
 
-    weight: nn.Parameter
+    weight: Tensor
     weight_quantizer: WeightQuantizer
+
+
+def quantized_weights(module: nn.Module) -> Iterator[QuantizedWeight]:
+    """The weights of a layer itself that have a quantizer, not those of the layers in it: one matrix of most layers, several of recurrent ones."""
+    if isinstance(module, RecurrentQuantizers):
+        yield from module.quantized_weights()
+    elif isinstance(module, QuantizedLayer) and module.weight_quantizer is not None:
+        yield QuantizedWeight(module.weight, module.weight_quantizer)
 
 
 class Place(NamedTuple):
