@@ -25,7 +25,7 @@ def test_every_model_trains_a_step_and_has_its_shape(name, bits):
     assert model.eval()(torch.rand(2, *info.input_shape)).shape == (2, info.num_classes)
 
 
-@pytest.mark.parametrize(("name", "weights"), [("mnist-mlp", 36_806_656), ("cifar10-convnet", 14_022_016)])
+@pytest.mark.parametrize(("name", "weights"), [("mnist-mlp", 36_806_656), ("mnist-mlp-torch", 10_014_720), ("cifar10-convnet", 14_022_016)])
 def test_paper_nets_have_the_papers_number_of_weights(name, weights):
     model = models.create(name, bits="W1A1")
     assert sum(p.numel() for p in model.parameters() if p.ndim > 1) == weights
@@ -49,6 +49,16 @@ def test_paper_nets_have_plain_signs_everywhere_and_eight_bits_at_the_input():
     assert all(str(layer.weight_quantizer.code_type) == "odd1" and layer.weight_quantizer(layer.weight).scale == 1 for layer in layers)
     assert all(layer.weight.abs().max() <= 1 and layer.weight.std().item() == pytest.approx(1 / 3**0.5, rel=0.05) for layer in layers)
     assert all(module.eps == 1e-4 for module in model if isinstance(module, lnn.BatchNorm1d))
+
+
+def test_the_torch_net_draws_its_hidden_activations_in_training_alone():
+    model = models.create("mnist-mlp-torch", bits="W1A1", hidden=64)
+    layers = [module for module in model if isinstance(module, lnn.Linear)]
+    assert [str(layer.input_quantizer.code_type) for layer in layers] == ["signed8", "odd1", "odd1", "odd1"]
+    x = torch.rand(40, 1, 28, 28) * 2 - 1
+    assert not torch.equal(model(x), model(x))
+    model.eval()
+    assert torch.equal(model(x), model(x))
 
 
 def test_dropout_of_low_bit_activations_acts_on_codes():

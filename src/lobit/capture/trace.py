@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from lobit.capture.opaque import opaque_layers
 from lobit.errors import ExportError, LobitError, ShapeError
+from lobit.quantizers import Quantizer
 
 Example = Tensor | Sequence[Tensor]
 
@@ -95,6 +96,8 @@ def check_model(model: nn.Module) -> None:
                     f"{f'{path}.{name}'.lstrip('.')!r} keeps layers in a plain {type(held).__name__}, where PyTorch does not see them; "
                     "use torch.nn.ModuleList or ModuleDict, then quantize and train again"
                 )
+        if isinstance(module, Quantizer) and module.off:
+            raise ExportError(f"quantizer {path!r} is switched off by a schedule; go on to the schedule's end, then train some more")
         if module.training:
             raise ExportError(f"{f'module {path!r}' if path else 'the model'} is in training mode; call model.eval() first")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -14,34 +14,38 @@ from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.models.registry import register
 from lobit.optim import init_latent_weights
-from lobit.quantizers import CodeDropout, LinearQuant, LinearQuantWeights
+from lobit.quantizers import ActivationQuantizer, CodeDropout, LinearQuant, LinearQuantWeights, StochasticSign
 
 EPS = 1e-4
 FIRST_INPUT_BITS = 8
 
 
-def _quantizers(bits: Bits, *, first: bool = False, dropout: float = 0.0) -> dict[str, Any]:
-    """LinearQuant on both sides; one bit of it is the plain sign. Dropout of the input acts on its codes."""
+def _quantizers(bits: Bits, *, first: bool = False, dropout: float = 0.0, stochastic: bool = False) -> dict[str, Any]:
+    """LinearQuant on both sides; one bit of it is the plain sign, or in training a random one. Dropout of the input acts on its codes."""
     width = FIRST_INPUT_BITS if first and bits.activations != FLOAT_BITS else bits.activations
-    inputs = None if width == FLOAT_BITS else LinearQuant(width)
+    inputs: ActivationQuantizer | None = (
+        None if width == FLOAT_BITS else StochasticSign() if stochastic and width == 1 else LinearQuant(width)
+    )
     return {
         "weight_quantizer": None if bits.weights == FLOAT_BITS else LinearQuantWeights(bits.weights),
         "input_quantizer": CodeDropout(inputs, dropout) if inputs is not None and dropout else inputs,
     }
 
 
-def _linear(bits: Bits, inputs: int, outputs: int, *, first: bool = False, dropout: float = 0.0) -> list[nn.Module]:
+def _linear(
+    bits: Bits, inputs: int, outputs: int, *, first: bool = False, dropout: float = 0.0, stochastic: bool = False
+) -> list[nn.Module]:
     """Dropout of the input, the product, batch norm."""
     outside = [nn.Dropout(dropout)] if dropout and bits.activations == FLOAT_BITS else []
-    product = lnn.Linear(inputs, outputs, bias=False, **_quantizers(bits, first=first, dropout=dropout))
+    product = lnn.Linear(inputs, outputs, bias=False, **_quantizers(bits, first=first, dropout=dropout, stochastic=stochastic))
     return [*outside, product, lnn.BatchNorm1d(outputs, eps=EPS)]
 
 
-def _mlp(bits: Bits, hidden: int, input_dropout: float, dropout: float) -> nn.Module:
+def _mlp(bits: Bits, hidden: int, input_dropout: float = 0.0, dropout: float = 0.0, *, stochastic: bool = False) -> nn.Module:
     layers: list[nn.Module] = [nn.Flatten(), *_linear(bits, 784, hidden, first=True, dropout=input_dropout), nn.Hardtanh()]
     for _ in range(2):
-        layers += [*_linear(bits, hidden, hidden, dropout=dropout), nn.Hardtanh()]
-    model = nn.Sequential(*layers, *_linear(bits, hidden, 10, dropout=dropout))
+        layers += [*_linear(bits, hidden, hidden, dropout=dropout, stochastic=stochastic), nn.Hardtanh()]
+    model = nn.Sequential(*layers, *_linear(bits, hidden, 10, dropout=dropout, stochastic=stochastic))
     init_latent_weights(model)
     return model
 
@@ -56,6 +60,17 @@ def mnist_mlp(bits: Bits, *, input_dropout: float = 0.2, dropout: float = 0.5) -
 def mnist_mlp_small(bits: Bits, *, input_dropout: float = 0.0, dropout: float = 0.0) -> nn.Module:
     """784 - 1024 - 1024 - 1024 - 10."""
     return _mlp(bits, 1024, input_dropout, dropout)
+
+
+@register(
+    "mnist-mlp-torch",
+    input_shape=(1, 28, 28),
+    num_classes=10,
+    description="the paper's MNIST net of its Torch runs, 3 x 2048, with random signs in training; inputs in [-1, 1]",
+)
+def mnist_mlp_torch(bits: Bits, *, hidden: int = 2048, stochastic: bool = True) -> nn.Module:
+    """784 - 2048 - 2048 - 2048 - 10 without dropout; one-bit activations are random in training, and signs in eval."""
+    return _mlp(bits, hidden, stochastic=stochastic)
 
 
 @register("cifar10-convnet", input_shape=(3, 32, 32), num_classes=10, description="the paper's CIFAR-10 net; inputs in [-1, 1]")

@@ -58,8 +58,8 @@ class QuantizedLayer(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether it belongs to the exact class: both sides are codes."""
-        return self.weight_quantizer is not None and self.input_quantizer is not None
+        """Whether it belongs to the exact class: both sides are codes, and none is switched off."""
+        return all(q is not None and not q.off for q in (self.weight_quantizer, self.input_quantizer))
 
     @property
     def accumulator_bound(self) -> int:
@@ -95,7 +95,7 @@ class QuantizedLayer(nn.Module):
                 f"a quantized layer has {self.weight.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
             )
         weight = self.quantized_weight()
-        if self.input_quantizer is None or weight is None:
+        if self.input_quantizer is None or weight is None or not self.exact:
             values = x if self.input_quantizer is None else self.input_quantizer(x).values()
             y = self._product(values, self.rows(self.weight) if weight is None else weight.values())
         else:
@@ -117,7 +117,7 @@ class QuantizedLayer(nn.Module):
         sources = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
         learning = self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
         if learning or torch.compiler.is_compiling():
-            return self.weight_quantizer(self.rows(self.weight))  # type: ignore[no-any-return]
+            return self.weight_quantizer(self.rows(self.weight))
         quantizer = self.weight_quantizer
         return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lobit.bits import CodeType
@@ -57,12 +59,19 @@ class Quantizer(nn.Module):
         The code of real 0; 0 for all quantizers of this package.
     owner : str
         The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
+    off : bool
+        Whether it lets floats through as they are; set by schedules that begin in float. Such a model is not exported.
     """
 
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
     owner: str = ""
+    off: bool = False
+
+    def __call__(self, x: Tensor) -> Quantized:
+        """Quantize; while it is off, the floats themselves with scale 1."""
+        return self._through(x) if self.off else super().__call__(x)
 
     @property
     def code_type(self) -> CodeType:
@@ -81,6 +90,37 @@ class Quantizer(nn.Module):
 
     def keep_in_range(self) -> None:
         """Put learned state that the optimizer moved out of its range back; called after every step."""
+
+    def set_bits(self, bits: int) -> None:
+        """Change the width; learned state starts anew, from the weights or the next batch.
+
+        Raises
+        ------
+        ConfigError
+            For a width it cannot have.
+        """
+        self.check_bits(bits)
+        self.bits = bits
+        width = self._buffers.get("width")
+        if width is not None:
+            width.fill_(bits)
+        self.reset()
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width that it cannot have, see `set_bits`."""
+        if "bits" not in inspect.signature(type(self)).parameters or not hasattr(self, "bits"):
+            raise ConfigError(
+                f"quantizer {self.alias!r} has one width and cannot change to {bits!r} bits; take one with a width, such as 'lsq' or 'linear', or "
+                "switch it off (32 bits)"
+            )
+        type(self)(bits=bits)  # refuses a width that the class does not have
+
+    def _through(self, x: Tensor) -> Quantized:
+        scale = constant(1.0, x)
+        if self.training and dist.is_available() and dist.is_initialized():  # data-parallel training waits for every parameter's gradient
+            for parameter in self.parameters():
+                scale = scale + 0 * parameter.sum() if parameter.requires_grad else scale
+        return Quantized(x, scale)
 
     def extra_repr(self) -> str:
         """The code type, for printing."""

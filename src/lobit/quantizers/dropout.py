@@ -49,6 +49,30 @@ class CodeDropout(ActivationQuantizer):
     def owner(self, name: str) -> None:
         self.quantizer.owner = name
 
+    @property
+    def off(self) -> bool:
+        """Whether the quantizer lets floats through; dropout stays."""
+        return self.quantizer.off
+
+    @off.setter
+    def off(self, off: bool) -> None:
+        self.quantizer.off = off
+
+    def _through(self, x: Tensor) -> Quantized:
+        return self.forward(x)
+
+    def set_bits(self, bits: int) -> None:
+        """Change the quantizer's width."""
+        self.quantizer.set_bits(bits)
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width that the quantizer cannot have."""
+        self.quantizer.check_bits(bits)
+
+    def reset(self) -> None:
+        """Forget the quantizer's learned state."""
+        self.quantizer.reset()
+
     def forward(self, x: Tensor) -> Quantized:
         """Codes of a tensor of any shape."""
         quantized: Quantized = self.quantizer(x)

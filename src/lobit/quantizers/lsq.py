@@ -124,7 +124,7 @@ class LSQ(ActivationQuantizer):
         self.register_buffer("sign_of_input", torch.tensor(self._decided, dtype=torch.int8))
         self.register_buffer("started", torch.tensor(self._running))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
-        self._fresh = (self._decided, self._running)
+        self._given = self._decided
         self._settle()
 
     @property
@@ -197,7 +197,7 @@ class LSQ(ActivationQuantizer):
 
     def reset(self) -> None:
         """Forget the step, and the sign unless it was given."""
-        self._decided, self._running = self._fresh
+        self._decided, self._running = self._given, self._given == 0 and self.bits == 1
         self.sign_of_input.fill_(self._decided)
         self.started.fill_(self._running)
         self.step.requires_grad_(True)
