@@ -55,5 +55,5 @@ def codes_of(weight: Tensor, quantizer: WeightQuantizer | None, kept: KeptCodes,
     sources = [weight, *quantizer.parameters(), *quantizer.buffers()]
     learning = training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
     if learning or torch.compiler.is_compiling():
-        return quantizer(weight)  # type: ignore[no-any-return]
+        return quantizer(weight)
     return kept.get(sources, lambda: quantizer(weight))
