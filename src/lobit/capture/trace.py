@@ -60,6 +60,22 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
     return tuple(inputs)
 
 
+def refuse_recurrent(model: nn.Module) -> None:
+    """Refuse a model with a recurrent layer, lobit's or torch's, before anything of it is traced.
+
+    Raises
+    ------
+    ExportError
+        Naming the layer.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            raise ExportError(
+                f"layer {path!r} ({type(module).__name__}): recurrent layers do not export yet; a packed file holds no operator that "
+                "keeps a state from step to step. Run the model in PyTorch, where its eval is exact"
+            )
+
+
 def check_model(model: nn.Module) -> None:
     """Refuse a model that is not ready: in training mode, off the CPU, not float32, or not finite.
 
@@ -70,6 +86,7 @@ def check_model(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ExportError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    refuse_recurrent(model)
     known = set(model.modules())
     for path, module in model.named_modules():
         for name, held in vars(module).items():

@@ -25,7 +25,7 @@ from lobit.nn.pooling import (
 from lobit.nn.quantized import QuantizedLayer
 from lobit.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
 from lobit.nn.recurrent_cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from lobit.nn.recurrent_quantizers import QuantizedWeight
+from lobit.nn.recurrent_quantizers import QuantizedWeight, quantized_weights
 from lobit.nn.reestimation import reestimate_batch_norm
 from lobit.nn.shiftnorm import ShiftBatchNorm1d, ShiftBatchNorm2d
 
@@ -67,5 +67,6 @@ __all__ = [
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
     "SquaredHingeLoss",
+    "quantized_weights",
     "reestimate_batch_norm",
 ]

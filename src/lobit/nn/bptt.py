@@ -23,6 +23,7 @@ from lobit.quantizers.base import wide
 from lobit.quantizers.sign import ONE_BIT
 
 WORTH_A_COPY = 16  # steps whose products gain more by weights in their order of memory than the copy costs
+PIECE = 1 << 16  # elements
 Encode = Callable[[Tensor, Tensor, Tensor | None], None]
 """Writes the codes of a state, and where the gradient passes."""
 
@@ -159,9 +160,10 @@ class Recurrence(torch.autograd.Function):
         done = _forward(steps, given, given.s_w, None, _encoder(rule, step), rule is not None, True, learned or steps.kind == "gru")
         memory = done.memory
         ctx.settings = (steps, rule, gradients)
+        x, weights, states = steps.kept
         ctx.save_for_backward(
-            given.x, given.w_ih, given.s_ih, given.w_hh, given.s_w, step,
-            memory.gates, memory.inside, memory.new, memory.new_inside, memory.cells, done.codes, done.inside, done.states,
+            _small(given.x, x), _small(given.w_ih, weights), given.s_ih, _small(given.w_hh, weights), given.s_w, step,
+            memory.gates, memory.inside, memory.new, memory.new_inside, memory.cells, _small(done.codes, states), done.inside, done.states,
         )  # fmt: skip
         ctx.set_materialize_grads(False)
         return tuple(value for value in done.result if value is not None)
@@ -177,15 +179,18 @@ class Recurrence(torch.autograd.Function):
         g_bias = back.inputs.sum(0) if needs[5] or needs[6] else None
         g_offset, g_bias = g_bias if needs[5] else None, g_bias if needs[6] else None
         g_bias_n = back.hidden[:, -w_hh.shape[1] :].sum(0) if needs[7] else None
-        g_x, g_w_ih, g_s_ih = _side(back.inputs, None, x, w_ih, s_ih, gradients, needs[0], needs[1], needs[2])
-        _, g_w_hh, g_s_hh = _side(back.hidden, back.sent, codes, w_hh, s_hh, gradients, False, needs[3], needs[4])
+        g_x, g_w_ih, g_s_ih = _side(back.inputs, None, x, w_ih, s_ih, gradients, needs[:3], back.room)
+        _, g_w_hh, g_s_hh = _side(back.hidden, back.sent, codes, w_hh, s_hh, gradients, (False, *needs[3:5]), None)
         g_step = back.step.reshape(step.shape) if back.step is not None else None
         return None, None, None, g_x, g_w_ih, g_s_ih, g_w_hh, g_s_hh, g_offset, g_bias, g_bias_n, back.h0, back.c0, g_step
 
 
 @dataclass(slots=True)
 class _Back:
-    """Gradients of the pre-activations of all steps, on the inputs' side and the hidden sums'; as sent through the gradient quantizer; of the first state and the step."""
+    """Gradients of the pre-activations of all steps, on the inputs' side and the hidden sums'; as sent through the gradient quantizer; of the first states and the step.
+
+    ``room`` has the size of the hidden weights and is free.
+    """
 
     inputs: Tensor
     hidden: Tensor
@@ -193,6 +198,11 @@ class _Back:
     h0: Tensor
     c0: Tensor | None
     step: Tensor | None
+    room: Tensor | None
+
+
+def _small(codes: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return codes if dtype is None else codes.to(dtype)
 
 
 def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: Tensor | None) -> _Back:
@@ -210,7 +220,9 @@ def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: 
     factor = None if s_hh is None or gradients is not None else s_hh.reshape(-1, 1)
     if rule is not None and rule.learned:
         factor = 1 / step if factor is None else factor / step
-    weight = w_hh if factor is None else w_hh * factor
+    weight = (
+        w_hh.to(gates.dtype) if factor is None else w_hh * factor.to(gates.dtype)
+    )  # codes are kept as bytes, the factor makes them floats
     room = gates.new_empty(batch, units)
     for start, size in reversed(list(steps.rows())):
         here, d = slice(start, start + size), dh[:size]
@@ -224,8 +236,8 @@ def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: 
             plain_backward(d, steps.kind, gates[here], inside[here], inputs[here])
         g = hidden[here]
         if gradients is not None and sent is not None:
-            g = gradients(g if s_hh is None else g * s_hh).values()
-            sent[here] = g
+            sent[here] = gradients(g if s_hh is None else g * s_hh).values()
+            g = sent[here]
         straight = steps.kind == "gru"
         to = torch.mm(g, weight, out=room[:size] if straight else d)
         if rule is not None:
@@ -234,7 +246,7 @@ def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: 
             d_step.sub_(torch.dot(to.reshape(-1), states[here].reshape(-1)))
         if straight:
             d.add_(to)
-    return _Back(inputs, hidden, sent, dh, dc, None if d_step is None else d_step / step)
+    return _Back(inputs, hidden, sent, dh, dc, None if d_step is None else d_step / step, None if factor is None else weight)
 
 
 def _side(
@@ -244,25 +256,35 @@ def _side(
     w: Tensor,
     scale: Tensor | None,
     gradients: GradientQuantizer | None,
-    to_x: bool,
-    to_w: bool,
-    to_scale: bool,
+    needs: tuple[bool, ...],
+    room: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of ``x``, ``w`` and ``scale`` in ``(x . w^T) * scale``, from that of the result; ``sent`` is its quantized form where that is known."""
-    product_of_all = g.t() @ x if to_scale or (to_w and gradients is None) else None
+    to_x, to_w, to_scale = needs
+    x = x.to(g.dtype)
+    raw = g.t() @ x if to_scale or (to_w and gradients is None) else None
     g_scale = None
-    if to_scale and scale is not None and product_of_all is not None:
-        g_scale = (product_of_all * w).sum(1)
+    if to_scale and scale is not None and raw is not None:
+        g_scale = _row_dots(raw, w)
         g_scale = g_scale.sum().reshape(1) if scale.numel() == 1 else g_scale
     if gradients is None:
-        by_channel = None if scale is None else scale.reshape(-1, 1)
-        g_x = (g @ (w if by_channel is None else by_channel * w)) if to_x else None
-        g_w = None
-        if to_w and product_of_all is not None:
-            g_w = product_of_all if by_channel is None else product_of_all.mul_(by_channel)
-        return g_x, g_w, g_scale
+        by_channel = g.new_ones(1) if scale is None else scale.reshape(-1, 1).to(g.dtype)
+        g_x = None
+        if to_x:
+            fits = room is not None and room.shape == w.shape and room.dtype == torch.result_type(w, by_channel)
+            g_x = g @ (torch.mul(w, by_channel, out=room) if fits else w * by_channel)
+        return g_x, raw.mul_(by_channel) if to_w and raw is not None else None, g_scale
     at_sums = g if scale is None else g * scale
     if sent is None:
-        sent = gradients(at_sums).values()
+        sent = gradients(at_sums).values().to(g.dtype)
     g_w = ((at_sums if gradients.inputs_only else sent).t() @ x) if to_w else None
-    return (sent @ w if to_x else None), g_w, g_scale
+    return (sent @ w.to(g.dtype) if to_x else None), g_w, g_scale
+
+
+def _row_dots(a: Tensor, b: Tensor) -> Tensor:
+    """``(a * b).sum(1)``, in pieces that stay in the cache."""
+    out, rows = a.new_empty(len(a)), max(1, PIECE // max(a.shape[1], 1))
+    for start in range(0, len(a), rows):
+        piece = slice(start, start + rows)
+        torch.sum(a[piece] * b[piece], 1, out=out[piece])
+    return out

@@ -36,6 +36,8 @@ class Steps:
         Whether the two sums are formed in float64, because their bound passes 2^24.
     keep_nan : bool
         See `lobit.nn.tables.table`.
+    kept : tuple of torch.dtype or None
+        In what inputs, weights and hidden states are kept for the backward pass, where they are codes; as they are where None.
     """
 
     kind: Kind
@@ -44,6 +46,7 @@ class Steps:
     wide_inputs: bool = False
     wide_hidden: bool = False
     keep_nan: bool = False
+    kept: tuple[torch.dtype | None, ...] = (None, None, None)
 
     def rows(self) -> Iterator[tuple[int, int]]:
         """First row and number of rows of each step, in the order they are walked."""

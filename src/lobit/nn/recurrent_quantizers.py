@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -13,8 +14,9 @@ from lobit.bits import Alphabet
 from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
-from lobit.nn.quantized import EXACT_IN_FLOAT32
+from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
+from lobit.nn.scaled_product import kept_dtype
 from lobit.quantizers import (
     LSQ,
     ActivationQuantizer,
@@ -35,8 +37,16 @@ AS_INPUT = "as_input"
 class QuantizedWeight(NamedTuple):
     """One weight matrix of a layer that has several, with its quantizer: what optimizers need of a `QuantizedLayer`."""
 
-    weight: nn.Parameter
+    weight: Tensor
     weight_quantizer: WeightQuantizer
+
+
+def quantized_weights(module: nn.Module) -> Iterator[QuantizedWeight]:
+    """The weights of a layer itself that have a quantizer, not those of the layers in it: one matrix of most layers, several of recurrent ones."""
+    if isinstance(module, RecurrentQuantizers):
+        yield from module.quantized_weights()
+    elif isinstance(module, QuantizedLayer) and module.weight_quantizer is not None:
+        yield QuantizedWeight(module.weight, module.weight_quantizer)
 
 
 class Place(NamedTuple):
@@ -187,8 +197,10 @@ class RecurrentQuantizers(nn.Module):
             return walk(steps, given, hidden, self.gradient_quantizer)
         self._start(place, hidden, steps, given)
         fixed = hidden is None or uniform(hidden) is not None
+        if learning and fixed:
+            return recur(replace(steps, kept=self._kept_dtypes(place, hidden)), given, hidden, self.gradient_quantizer)
         if learning:
-            return (recur if fixed else walk)(steps, given, hidden, self.gradient_quantizer)
+            return walk(steps, given, hidden, self.gradient_quantizer)
         return run(steps, given, hidden) if fixed or not self.training else walk(steps, given, hidden)
 
     def _operands(self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None) -> Operands:
@@ -229,6 +241,11 @@ class RecurrentQuantizers(nn.Module):
             return False
         code = inputs.code_type
         return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
+
+    def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
+        weights = self._weight_quantizer(f"weight_ih{place.suffix}")
+        found: list[Quantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
+        return tuple(None if q is None else kept_dtype(q.code_type.lo - q.zero, q.code_type.hi - q.zero) for q in found)
 
     def _start(self, place: Place, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
         """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""

@@ -124,11 +124,12 @@ def scaled_product(
     """
     if scale.device.type == "cpu" and not scale.requires_grad and scale.numel() == 1 and scale.item() == 1.0:
         scale = None  # type: ignore[assignment]  # a pass over the output that would change nothing
-    kept = (_dtype(*ranges[0]), _dtype(*ranges[1]))
+    kept = (kept_dtype(*ranges[0]), kept_dtype(*ranges[1]))
     return _ScaledProduct.apply(x, weight, scale, bias, how, kept)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _dtype(lo: int, hi: int) -> torch.dtype:
+def kept_dtype(lo: int, hi: int) -> torch.dtype:
+    """The smallest dtype of integers that holds a range of codes."""
     if lo >= -128 and hi <= 127:
         return torch.int8
     return torch.uint8 if lo >= 0 and hi <= 255 else torch.int16

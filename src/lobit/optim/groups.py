@@ -10,24 +10,28 @@ from typing import Any
 from torch import nn
 
 from lobit.errors import ConfigError
-from lobit.nn import QuantizedLayer
+from lobit.nn import quantized_weights
 from lobit.optim.latent import StepScale, check_step_scale, step_factor
-from lobit.quantizers import Quantizer
+from lobit.quantizers import Quantizer, WeightQuantizer
 
 Predicate = Callable[[str, nn.Parameter, nn.Module], bool]
 """Told a parameter's name, itself, and the module that holds it."""
 LEARNED_STEP_RATE = 0.1  # Adam moves every parameter by about lr, and learned steps are a tenth the size of what they quantize
 
 
+def _quantizer(parameter: nn.Parameter, module: nn.Module) -> WeightQuantizer | None:
+    return next((quantizer for weight, quantizer in quantized_weights(module) if weight is parameter), None)
+
+
 def is_latent(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a parameter is the latent weights of a layer, those that `clip_latent_weights` keeps in a range."""
-    quantizer = module.weight_quantizer if isinstance(module, QuantizedLayer) and parameter is module.weight else None
+    quantizer = _quantizer(parameter, module)
     return quantizer is not None and quantizer.latent_range is not None
 
 
 def is_one_bit(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a parameter is a layer's weights, of which only the sign is used: those that `Bop` is for."""
-    quantizer = module.weight_quantizer if isinstance(module, QuantizedLayer) and parameter is module.weight else None
+    quantizer = _quantizer(parameter, module)
     return quantizer is not None and quantizer.code_type.bits == 1
 
 
@@ -142,8 +146,8 @@ def _group(found: list[tuple[str, nn.Parameter, nn.Module]], settings: Mapping[s
     others = []
     for name, parameter, module in found:
         if "step_scale" in settings and is_latent(name, parameter, module):
-            assert isinstance(module, QuantizedLayer)
-            factor = step_factor(module, step_scale) if step_scale else None
+            layer = next(part for part in quantized_weights(module) if part.weight is parameter)
+            factor = step_factor(layer, step_scale) if step_scale else None
             scaled = {"lr": plain["lr"] * factor, "step_factor": factor} if factor else {}
             groups.append({"params": [parameter], **plain, **scaled})
         else:

@@ -10,17 +10,18 @@ import torch
 from torch import nn
 
 from lobit.errors import ConfigError
-from lobit.nn import QuantizedLayer
+from lobit.nn import QuantizedLayer, QuantizedWeight, quantized_weights
 from lobit.quantizers import Quantizer
 
 StepScale = Literal["glorot", "power-of-two"]
 
 
-def latent_layers(model: nn.Module) -> Iterator[tuple[QuantizedLayer, tuple[float, float]]]:
-    """Layers whose weights are latent, kept in a range by clipping; with that range."""
+def latent_layers(model: nn.Module) -> Iterator[tuple[QuantizedWeight, tuple[float, float]]]:
+    """Weights of layers that are latent, kept in a range by clipping, with their quantizer and that range; a recurrent layer has several."""
     for module in model.modules():
-        if isinstance(module, QuantizedLayer) and module.weight_quantizer is not None and module.weight_quantizer.latent_range is not None:
-            yield module, module.weight_quantizer.latent_range
+        for layer in quantized_weights(module):
+            if layer.weight_quantizer.latent_range is not None:
+                yield layer, layer.weight_quantizer.latent_range
 
 
 def check_step_scale(step_scale: str | None) -> None:
@@ -29,7 +30,7 @@ def check_step_scale(step_scale: str | None) -> None:
         raise ConfigError(f"step_scale must be 'glorot', 'power-of-two' or None, not {step_scale!r}")
 
 
-def step_factor(layer: QuantizedLayer, step_scale: StepScale) -> float:
+def step_factor(layer: QuantizedLayer | QuantizedWeight, step_scale: StepScale) -> float:
     """The factor of a layer's step: ``1 / sqrt(1.5 / (fan_in + fan_out))``, or the power of two nearest to it.
 
     ``fan_in = kh kw C_in``, ``fan_out = kh kw C_out``: 57.0 for 784 -> 4096 inputs.
