@@ -87,3 +87,13 @@ def test_other_widths_and_floats_are_not_compared():
     assert flips.compute() == {"0": 0.0, "all": 0.0}
     flips.update()
     assert flips.compute()["2"] == 0.0
+
+
+def test_each_matrix_of_a_recurrent_layer_is_counted():
+    layer = nn.Sequential(lnn.GRU(4, 3, weight_quantizer="sign"))
+    flips = FlipRatio(layer)
+    flips.update()
+    with torch.no_grad():
+        layer[0].weight_hh_l0.neg_()
+    flips.update()
+    assert flips.compute() == {"0.weight_ih_l0": 0.0, "0.weight_hh_l0": 1.0, "all": pytest.approx(27 / 63)}

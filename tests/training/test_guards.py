@@ -173,3 +173,11 @@ def test_actions_warn_raise_and_are_checked():
         Starved(layer, 0)
     with pytest.raises(ConfigError, match="'warn', 'error' or callable, not 'stop'"):
         Starved(layer, 1, "stop")
+
+
+def test_a_matrix_of_a_recurrent_layer_is_named():
+    torch.manual_seed(0)
+    model = nn.Sequential(lnn.LSTM(4, 3, weight_quantizer="sign"))
+    told = starve(model, torch.zeros(5, 2, 4), loss=lambda y: y[0].sum())
+    assert [message.partition(" is starved")[0] for _, message in told] == ["'0.weight_ih_l0' (LSTM)"]
+    assert "its input is all zero" in told[0][1]

@@ -238,3 +238,28 @@ def test_a_width_of_one_bit_and_back_decides_the_sign_anew():
     assert quantizer.code_type.alphabet is Alphabet.UNSIGNED
     assert quantizer.step.requires_grad
     assert copy.deepcopy(quantizer).bits == 4
+
+
+def recurrent():
+    torch.manual_seed(0)
+    return lnn.LSTM(5, 4, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 2})
+
+
+def test_recurrent_layers_follow_in_every_matrix_and_state():
+    layer, plain = recurrent(), nn.LSTM(5, 4)
+    plain.load_state_dict({name: value for name, value in layer.state_dict().items() if "quantizer" not in name})
+    schedule = QuantizationSchedule(layer, {1: "float", 2: "W8A8"})
+    x = torch.randn(6, 3, 5)
+    schedule.advance(0)
+    assert not layer.exact
+    torch.testing.assert_close(layer(x)[0], plain(x)[0], rtol=0, atol=1 / 16)  # gates stay on their grid of 1/16
+    for time, bits in ((1, 8), (2, 2)):
+        schedule.advance(time)
+        layer(x)[0].sum().backward()
+        held = [part for table in (layer.weight_quantizers, layer.input_quantizers, layer.hidden_quantizers) for part in table.values()]
+        assert [quantizer.bits for quantizer in held] == [bits] * 4
+        assert all(bool(quantizer.started) for quantizer in held)
+    assert layer.exact
+    fresh = recurrent()
+    fresh.load_state_dict({name: value for name, value in layer.state_dict().items() if "quantizer" not in name})
+    torch.testing.assert_close(layer(x)[0], fresh(x)[0], rtol=0, atol=0)

@@ -156,8 +156,9 @@ class RecurrentQuantizers(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether it belongs to the exact class: weights, input and hidden state are codes."""
-        return bool(self.weight_quantizers and self.input_quantizers and self.hidden_quantizers)
+        """Whether it belongs to the exact class: weights, input and hidden state are codes, and no quantizer is switched off."""
+        tables = (self.weight_quantizers, self.input_quantizers, self.hidden_quantizers)
+        return all(tables) and not any(quantizer.off for table in tables for quantizer in table.values())
 
     def quantized_weights(self) -> Iterator[QuantizedWeight]:
         """Its weight matrices that have a quantizer."""
@@ -230,7 +231,8 @@ class RecurrentQuantizers(nn.Module):
 
     @staticmethod
     def _find(table: nn.ModuleDict, key: str) -> Any:
-        return table[key] if key in table else None  # noqa: SIM401  # a ModuleDict has no get
+        quantizer = table[key] if key in table else None  # noqa: SIM401  # a ModuleDict has no get
+        return None if quantizer is None or quantizer.off else quantizer
 
     def _too_long(self, place: Place, length: int, which: str) -> bool:
         """Whether sums of this many terms pass what float32 holds exactly."""
@@ -260,8 +262,9 @@ class RecurrentQuantizers(nn.Module):
             self._started.add(place.suffix)
 
     def train(self, mode: bool = True) -> Any:
-        """Switch the mode and drop kept weight codes."""
+        """Switch the mode, drop kept weight codes, and look again whether quantizers of hidden states have started."""
         self._drop()
+        vars(self).get("_started", set()).clear()
         return super().train(mode)
 
     def _drop(self) -> None:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from lobit.bits import CodeType
-from lobit.nn import QuantizedLayer
+from lobit.training.matrices import Matrix, matrices
 
 ALL = "all"
 
 
 class FlipRatio:
-    """The share of weight codes that changed from look to look, of each layer and of all.
+    """The share of weight codes that changed from look to look, of each layer, or of each matrix of a layer that has several, and of all.
 
     For one bit it is the share of flipped signs. The first look only remembers; each later one counts. Layers whose weights are float, or whose quantizer is off
     or has changed its width since the last look, only remember too.
@@ -40,7 +40,7 @@ class FlipRatio:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers = {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLayer)}
+        self._matrices = [matrix for matrix in matrices(model) if matrix.in_quantized_layer]
         self._last: dict[str, tuple[CodeType, Tensor]] = {}
         self._changed: dict[str, int] = {}
         self._seen: dict[str, int] = {}
@@ -48,8 +48,8 @@ class FlipRatio:
     @torch.no_grad()
     def update(self) -> None:
         """Look at the codes, and count those that differ from the last look's."""
-        for name, layer in self._layers.items():
-            codes = _codes(layer)
+        for matrix in self._matrices:
+            name, codes = matrix.name, _codes(matrix)
             if codes is None:
                 self._last.pop(name, None)
                 continue
@@ -71,16 +71,16 @@ class FlipRatio:
         self._changed, self._seen = {}, {}
 
 
-def _codes(layer: QuantizedLayer) -> tuple[CodeType, Tensor] | None:
-    """The type and the codes of a layer's weights as eval has them; None where there are none."""
-    quantizer = layer.weight_quantizer
-    if quantizer is None or quantizer.off:
+def _codes(matrix: Matrix) -> tuple[CodeType, Tensor] | None:
+    """The type and the codes of weights as eval has them; None where there are none."""
+    quantizer = matrix.quantizer
+    if quantizer is None:
         return None
     training = quantizer.training
     quantizer.eval()
     try:
         kind = quantizer.code_type
         narrow = torch.int8 if kind.lo >= -128 and kind.hi <= 127 else torch.int16
-        return kind, quantizer(layer.rows(layer.weight)).codes.to(narrow, copy=True)
+        return kind, quantizer(matrix.rows(matrix.weight)).codes.to(narrow, copy=True)
     finally:
         quantizer.train(training)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lobit.errors import ConfigError, LobitError
-from lobit.nn import QuantizedLayer
 from lobit.quantizers import ActivationQuantizer
 from lobit.training import finite
+from lobit.training.matrices import Matrix, matrices
 
 LOOK = 4096
 """Gradients that are looked at first: where one of these is not zero, the rest need not be read."""
@@ -106,15 +106,10 @@ class Starved:
             raise ConfigError(f"action must be 'warn', 'error' or callable, not {action!r}")
         self.patience = patience
         self._act = action if callable(action) else _ACTIONS[action]
-        weighty: dict[str, nn.Module] = {
-            name: module for name, module in model.named_modules() if getattr(getattr(module, "weight", None), "ndim", 0) > 1
-        }
-        quantized: dict[str, nn.Module] = {
-            name: module for name, module in weighty.items() if isinstance(module, QuantizedLayer) and module.is_quantized
-        }
-        self._layers = quantized or weighty
+        found = list(matrices(model))
+        self._matrices = {matrix.name: matrix for matrix in found if matrix.in_quantized_layer} or {matrix.name: matrix for matrix in found}
         self._model = model
-        self._count = dict.fromkeys(self._layers, 0)
+        self._count = dict.fromkeys(self._matrices, 0)
         self._probe: _Probe | None = None
         if patience == 1:
             self._probe = _Probe(model)
@@ -122,8 +117,8 @@ class Starved:
     @torch.no_grad()
     def check(self) -> list[str]:
         """Look at the gradients of a step; the layers that are starved now."""
-        for name, layer in self._layers.items():
-            self._count[name] = 0 if _has_gradient(layer.weight) else self._count[name] + 1  # type: ignore[arg-type]
+        for name, matrix in self._matrices.items():
+            self._count[name] = 0 if _has_gradient(matrix.weight) else self._count[name] + 1
         due = [name for name, count in self._count.items() if count == self.patience]
         try:
             for name in due:
@@ -143,9 +138,9 @@ class Starved:
             self._probe = None
 
     def _describe(self, name: str) -> str:
-        layer, steps = self._layers[name], f"{self.patience} steps" if self.patience > 1 else "a step"
-        reason = _own_reason(layer) or (self._probe.reason(layer) if self._probe else None) or _outside_reason(layer)
-        return f"{finite.title(name, layer)} is starved: no gradient has reached its weights for {steps}; {reason}"
+        matrix, steps = self._matrices[name], f"{self.patience} steps" if self.patience > 1 else "a step"
+        reason = _own_reason(matrix) or (self._probe.reason(matrix.layer) if self._probe else None) or _outside_reason(matrix)
+        return f"{finite.title(name, matrix.layer)} is starved: no gradient has reached its weights for {steps}; {reason}"
 
 
 def _warn(message: str) -> None:
@@ -166,30 +161,28 @@ def _has_gradient(weight: Tensor) -> bool:
     return bool(flat[:LOOK].any()) or bool(flat.any())
 
 
-def _own_reason(layer: nn.Module) -> str | None:
-    """What a layer's own weights say."""
-    weight: Any = layer.weight
+def _own_reason(matrix: Matrix) -> str | None:
+    """What the weights themselves say."""
+    weight, quantizer = matrix.weight, matrix.quantizer
     if not weight.requires_grad:
         return "its weights are frozen (requires_grad is False)"
-    if weight.grad is None:
+    if weight.grad is None or quantizer is None:
         return None
-    quantizer = layer.weight_quantizer if isinstance(layer, QuantizedLayer) else None
-    if quantizer is not None and not quantizer.off:
-        with torch.enable_grad():
-            probe = weight.detach().clone().requires_grad_()
-            values = quantizer(layer.rows(probe)).values() if isinstance(layer, QuantizedLayer) else probe
-            (passed,) = torch.autograd.grad(values.sum(), probe, allow_unused=True) if values.requires_grad else (None,)
-        if passed is None or not bool(passed.any()):
-            return (
-                f"its weights, up to {float(weight.detach().abs().max()):.3g}, are all outside of the window of quantizer {quantizer.alias!r}: clip them after "
-                "each step (lobit.optim.clip_latent_weights) or lower the learning rate"
-            )
+    with torch.enable_grad():
+        probe = weight.detach().clone().requires_grad_()
+        values = quantizer(matrix.rows(probe)).values()
+        (passed,) = torch.autograd.grad(values.sum(), probe, allow_unused=True) if values.requires_grad else (None,)
+    if passed is None or not bool(passed.any()):
+        return (
+            f"its weights, up to {float(weight.detach().abs().max()):.3g}, are all outside of the window of quantizer {quantizer.alias!r}: clip them after "
+            "each step (lobit.optim.clip_latent_weights) or lower the learning rate"
+        )
     return None
 
 
-def _outside_reason(layer: nn.Module) -> str:
-    """What is left where neither the layer nor what runs behind it says why."""
-    if layer.weight.grad is None:
+def _outside_reason(matrix: Matrix) -> str:
+    """What is left where neither the weights nor what runs behind them says why."""
+    if matrix.weight.grad is None:
         return "they are not in the graph of the loss: the layer is not used, or its output is detached"
     return "the loss does not depend on what it gives"
 
@@ -200,9 +193,8 @@ class _Probe:
     def __init__(self, model: nn.Module) -> None:
         self._names = {module: name for name, module in model.named_modules()}
         self._order: list[tuple[nn.Module, bool, bool]] = []
-        watched = [
-            module for module in self._names if isinstance(module, (QuantizedLayer, *GATES)) or getattr(module, "weight", None) is not None
-        ]
+        layers = {matrix.layer for matrix in matrices(model)}
+        watched = [module for module in self._names if isinstance(module, GATES) or module in layers]
         self._handles = [module.register_forward_hook(self._see) for module in watched]
         self._handles.append(model.register_forward_pre_hook(lambda module, inputs: self._order.clear()))
 
