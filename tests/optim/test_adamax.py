@@ -13,9 +13,9 @@ from torch import nn
 from lobit.errors import ConfigError
 from lobit.optim import ShiftAdaMax, blocks
 from lobit.optim.adamax import shift_rate
+from tests.devices import DEVICES
 
 FORMS = {"torch": (0.9, 0.999, 2.0**-27, 2.0**-6), "paper": (0.875, 1 - 2.0**-10, 0.0, 2.0**-10)}
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def power(x):

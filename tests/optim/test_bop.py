@@ -13,8 +13,7 @@ import lobit
 from lobit import nn as lnn
 from lobit.errors import ConfigError
 from lobit.optim import Bop, blocks, with_bop
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+from tests.devices import DEVICES
 
 
 def oracle(w, gradients, gamma, threshold):

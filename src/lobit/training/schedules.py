@@ -20,9 +20,10 @@ class QuantizationSchedule:
     """Widths by time: until when quantizers have at least so many bits, or are off; at last the model's own bits.
 
     Time is what you count: epochs, or steps. From ``t`` on `advance(t)` sets the widths of the first entry whose time is above ``t``; after the last entry
-    every quantizer has its own width. A quantizer that is wider than the entry says stays as it is, so that a first layer of 8 bits keeps them. A width of 32, or
-    ``"float"`` for all, switches quantizers off: layers compute on floats, and latent weights are still clipped. Learned steps start anew from the weights, or from the next batch, whenever
-    the width changes, in the same parameters, so the optimizer stays.
+    every quantizer has its own width. A quantizer that is wider than the entry says stays as it is, so that a first layer of 8 bits keeps them. A width of
+    32, or ``"float"`` for all, switches quantizers off: layers compute on floats, latent weights are still clipped, and the gates of recurrent layers stay on
+    their grid. Learned steps start anew from the weights, or from the next batch, whenever the width changes, in the same parameters, so the optimizer
+    stays.
 
     Parameters
     ----------
