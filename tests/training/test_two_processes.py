@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -50,6 +51,7 @@ def _trained(name, rank):
     return dict(net.named_parameters())
 
 
+@pytest.mark.slow
 def test_both_processes_end_with_the_same_parameters(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
