@@ -263,3 +263,18 @@ def test_recurrent_layers_follow_in_every_matrix_and_state():
     fresh = recurrent()
     fresh.load_state_dict({name: value for name, value in layer.state_dict().items() if "quantizer" not in name})
     torch.testing.assert_close(layer(x)[0], fresh(x)[0], rtol=0, atol=0)
+
+
+def test_a_delay_of_a_net_that_has_seen_data_starts_its_steps_anew():
+    model = net()
+    step(model)
+    assert bool(model[3].weight_quantizer.started)
+    schedule = QuantizationSchedule(model, {1: "float"})
+    schedule.advance(0)
+    with torch.no_grad():
+        model[3].weight.mul_(10)
+    schedule.advance(1)
+    assert not bool(model[3].weight_quantizer.started)
+    step(model)
+    expected = 2 * model[3].weight.detach().abs().double().mean(1, keepdim=True)  # hi is 1
+    torch.testing.assert_close(model[3].weight_quantizer.step.detach(), expected.float())
