@@ -3,6 +3,7 @@
 usage: python runner.py FILE < numbers
 """
 
+import math
 import struct
 import sys
 from itertools import product
@@ -25,6 +26,10 @@ STEPS = {
 }
 
 
+WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d", "pad2d")
+"""To these a value of shape (C, L) is an image of one row."""
+
+
 class Value:
     """A tensor: a flat list in C order, its shape, and for codes their lowest, highest and the zero."""
 
@@ -40,8 +45,23 @@ def levels(text):
     """Lowest code, highest code, distance of two codes."""
     alphabet, bits = code_type(text)
     top = (1 << bits) - 1
-    ranges = {"unsigned": (0, top, 1), "odd": (-top, top, 2), "signed": (-(1 << bits - 1), (1 << bits - 1) - 1, 1), "ternary": (-1, 1, 1)}
+    reach = 1 << (1 << max(bits - 1, 0)) - 2 if alphabet == "log2" else 0
+    ranges = {
+        "log2": (-reach, reach, 1),
+        "unsigned": (0, top, 1),
+        "odd": (-top, top, 2),
+        "signed": (-(1 << bits - 1), (1 << bits - 1) - 1, 1),
+        "ternary": (-1, 1, 1),
+    }
     return ranges[alphabet]
+
+
+def power(x, high):
+    """The power of two that is nearest to x by logarithm, with its sign; 0 below the root of a half."""
+    mantissa, exponent = math.frexp(abs(x))  # 0.5 <= mantissa < 1
+    exponent += (2 * mantissa >= f32(math.sqrt(2))) - 1
+    size = 0 if exponent < 0 or x == 0 else min(2**exponent, high)
+    return -size if x < 0 else size
 
 
 def chain(node, c, x):
@@ -59,6 +79,8 @@ def chain(node, c, x):
     if text is None:
         return Value(out, x.shape)
     low, high, _ = levels(text)
+    if text.startswith("log2"):
+        return Value([power(v, high) for v in out], x.shape, text)
     if text == "odd1":
         return Value([1 if v >= 0 else -1 for v in out], x.shape, text)
     return Value([min(max(round(v), low - zero), high - zero) + zero for v in out], x.shape, text, zero)
@@ -118,6 +140,18 @@ def pool(node, x, reduce):
     return Value(out, (x.shape[0], height, width), x.code, x.zero)
 
 
+def pad(node, x):
+    """The image with a border of one value."""
+    top, left, bottom, right = node["attrs"]["padding"]
+    channels, height, width = x.shape
+    value = node["attrs"]["value"] if x.code else f32(node["attrs"]["value"])
+    out = []
+    for c, i, j in product(range(channels), range(-top, height + bottom), range(-left, width + right)):
+        inside = 0 <= i < height and 0 <= j < width
+        out.append(x.data[(c * height + i) * width + j] if inside else value)
+    return Value(out, (channels, height + top + bottom, width + left + right), x.code, x.zero)
+
+
 def average(node):
     """float32 sums in order, then one division. A zero that padding adds changes nothing."""
 
@@ -137,6 +171,9 @@ def run(graph, constants, sample):
     for node in graph["nodes"]:
         x, *others = (values[name] for name in node["inputs"])
         c = {role: constants[name] for role, name in node["constants"].items()}
+        row = node["op"] in WINDOWED and len(x.shape) == 2
+        if row:
+            x = Value(x.data, (x.shape[0], 1, x.shape[1]), x.code, x.zero)
         match node["op"]:
             case "chain":
                 y = chain(node, c, x)
@@ -150,13 +187,18 @@ def run(graph, constants, sample):
                 y = pool(node, x, max)
             case "avg_pool2d":
                 y = pool(node, x, average(node))
+            case "pad2d":
+                y = pad(node, x)
             case "add":
                 y = Value([f32(a + b) for a, b in zip(x.data, others[0].data, strict=True)], x.shape)
+            case "concat":
+                joined = [x, *others]
+                y = Value([v for part in joined for v in part.data], (sum(part.shape[0] for part in joined), *x.shape[1:]), x.code, x.zero)
             case "flatten":
                 y = Value(x.data, (len(x.data),), x.code, x.zero)
             case other:
                 raise ValueError(f"{other} is outside the exact class")
-        values[node["output"]] = y
+        values[node["output"]] = Value(y.data, (y.shape[0], y.shape[2]), y.code, y.zero) if row else y
     return values[graph["outputs"][0]].data
 
 

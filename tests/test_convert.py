@@ -11,9 +11,20 @@ from torch import nn
 
 import lobit
 from lobit import nn as lnn
-from lobit.convert import quantize_
+from lobit.bits import CodeType
+from lobit.convert import TABLE, Becomes, quantize_
 from lobit.errors import ConfigError
-from lobit.quantizers import get
+from lobit.quantizers import GradientQuantizer, Quantized, get
+
+
+class Foreign(nn.Conv2d):
+    """A subclass of a known layer, with another arithmetic."""
+
+    def __init__(self, channels):
+        super().__init__(channels, channels, 1)
+
+    def forward(self, x):
+        return super().forward(x).abs()
 
 
 class Net(nn.Module):
@@ -25,7 +36,7 @@ class Net(nn.Module):
         self.norm = nn.BatchNorm2d(8)
         self.body = nn.ModuleDict({"a": nn.Conv2d(8, 8, 1), "b": nn.Conv2d(8, 8, 1)})
         self.again = self.body["a"]
-        self.up = nn.ConvTranspose2d(8, 8, 1)
+        self.up = Foreign(8)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.head = nn.Linear(8, 4)
 
@@ -47,7 +58,7 @@ def test_layers_are_replaced_in_place_and_parameters_stay():
     bits = {row.path: row.bits for row in report.rows}
     assert bits["conv"] == bits["head"] == "W8A8"
     assert bits["body.a"] == "W2A4"
-    assert "ConvTranspose2d" in str(report)
+    assert "left: a subclass may compute something else" in str(report)
     assert max(map(len, str(report).splitlines())) <= 100
     net(torch.randn(2, 3, 6, 6)).sum().backward()
     assert net.conv.weight_quantizer.step.grad is not None
@@ -91,7 +102,9 @@ def test_policies_by_pattern():
 @pytest.mark.parametrize(
     ("bits", "message"),
     [("W9A1", "1 to 8"), ("2bits", "no bit setting"), ({"boddy.*": "W1A1"}, "fits no"), ({"bits": "W2A2", "weihgts": "lsq"}, "unknown setting"),
-     ({"bits": "W2A2", "weights": "sign"}, "1 bit"), ("W2A2G6", "gradients")],
+     ({"bits": "W2A2", "weights": "sign"}, "1 bit"), ({"bits": "W2A2G6", "gradients": "nonsense"}, "no quantizer of gradients"),
+     ({"bits": "W2A2", "gradients": "dorefa"}, "leaves gradients in float; write G"), ({"weights": "lsq"}, "without 'bits'"),
+     ({3: "W2A2"}, "3 is no pattern"), ({torch.Tensor: "W2A2"}, "no pattern"), ({"body.*": "W2A22"}, r"pattern 'body\.\*'.*1 to 8")],
 )  # fmt: skip
 def test_a_wrong_policy_changes_nothing(bits, message):
     net = Net()
@@ -146,7 +159,14 @@ def test_layers_whose_weights_others_read_or_compute_are_left_with_the_reason():
 
 
 def test_everything_with_parameters_that_stays_float_is_listed():
-    net = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.PReLU(), nn.BatchNorm3d(4), nn.LSTM(4, 4), nn.AvgPool2d(3, 1, 1, False, False))
+    net = nn.Sequential(
+        nn.Linear(4, 4),
+        nn.LayerNorm(4),
+        nn.PReLU(),
+        nn.BatchNorm3d(4, track_running_stats=False),
+        nn.Bilinear(4, 4, 4),
+        nn.AvgPool2d(3, 1, 1, False, False),
+    )
     report = quantize_(net, "W2A2")
     assert [row.path for row in report.rows if not row.replaced] == ["1", "2", "3", "4", "5"]
     assert "count_include_pad" in report.rows[-1].note
@@ -158,7 +178,7 @@ def test_long_names_still_make_a_table_of_a_hundred_columns():
     inner = net
     for depth in range(8):
         inner.add_module(f"a_rather_long_name_{depth}", inner := nn.Sequential())
-    inner.add_module("conv", nn.ConvTranspose2d(3, 3, 1))
+    inner.add_module("conv", Foreign(3))
     inner.add_module("fc", nn.Linear(3, 3))
     text = str(quantize_(net, "W2A2"))
     assert max(map(len, text.splitlines())) <= 100
@@ -256,3 +276,264 @@ def test_latent_weights_beyond_the_highest_level_still_move():
     w = torch.tensor([-1.0, 0.2, 0.6, 1.0], requires_grad=True)
     linear_quant(w, 2, clip=False).sum().backward()
     torch.testing.assert_close(w.grad, torch.full((4,), 2.0))
+
+
+class Gradient(GradientQuantizer):
+    """Six bits that change nothing: what `quantize_` builds and where it puts it is all that is looked at."""
+
+    alias = "as it is"
+    bits = 6
+
+    @property
+    def code_type(self):
+        return CodeType("signed", 6)
+
+    def forward(self, x):
+        return Quantized(x, torch.ones(()))
+
+
+def test_gradient_quantizers_go_where_the_policy_says():
+    net = Net()
+    report = quantize_(net, {"body.a": {"bits": "W2A4G6", "gradients": Gradient}, "*": "W2A4"})
+    bits = {row.path: (row.bits, row.note) for row in report.rows}
+    assert bits["body.a"] == ("W2A4G6", "lsq, lsq, as it is")
+    assert bits["body.b"] == ("W2A4", "lsq, lsq")
+    assert isinstance(net.body["a"].gradient_quantizer, Gradient)
+    assert net.body["a"].gradient_quantizer.owner == "layer 'body.a'"
+    assert net.body["b"].gradient_quantizer is None
+
+
+def test_the_first_pattern_that_fits_counts():
+    net = Net()
+    quantize_(net, {"body.a": "W3A3", "body.*": "W2A2", "body.b": "W4A4", "*": "W5A5"}, first=None, last=None)
+    assert [layer.weight_quantizer.bits for layer in (net.conv, net.body["a"], net.body["b"], net.head)] == [5, 3, 2, 5]
+
+
+def test_a_class_is_a_pattern_as_itself_or_by_name():
+    for conv in (nn.Conv2d, "nn.Conv2d"):
+        net = Net()
+        quantize_(net, {conv: "W3A3", "*": "W2A2"}, first=None, last=None)
+        assert [layer.weight_quantizer.bits for layer in (net.conv, net.body["a"], net.head)] == [3, 3, 2]
+
+
+@pytest.mark.parametrize("skip", ["body", ["body.*"], [nn.ModuleDict], "nn.ModuleDict"])
+def test_what_is_skipped_stays_with_all_within_it(skip):
+    net = Net()
+    report = quantize_(net, "W2A2", skip=skip)
+    assert type(net.body["a"]) is type(net.body["b"]) is nn.Conv2d
+    assert {row.note for row in report.rows if row.path.startswith("body.")} == {"skipped by the policy"}
+    assert report.quantized == ("conv", "head")
+
+
+def test_skipping_goes_before_patterns_and_a_skipped_first_layer_has_no_heir():
+    net = Net()
+    report = quantize_(net, {"conv": "W2A2", "*": "W2A2"}, skip=["conv", "norm", nn.LSTM])  # a class may be absent
+    assert {row.path: row.bits for row in report.rows if row.replaced} == {"body.a": "W2A2", "body.b": "W2A2", "pool": "", "head": "W8A8"}
+    assert type(net.norm) is nn.BatchNorm2d
+    with pytest.raises(ConfigError, match=r"'boddy' fits no module; did you mean 'body'"):
+        quantize_(Net(), "W2A2", skip="boddy")
+
+
+FILE = """
+bits: W2A4
+weights: dorefa
+layers:
+  "body.*": {bits: W3A3}
+  head: null
+first: W7A7
+last: null
+skip: ["body.b", nn.LSTM]
+"""
+
+
+def test_a_policy_file_says_the_same_as_its_arguments(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(FILE)
+    from_file, from_arguments, by_text = Net(), Net(), Net()
+    said = quantize_(from_file, path)
+    policy = {"body.*": "W3A3", "head": None, "*": {"bits": "W2A4", "weights": "dorefa"}}
+    assert said == quantize_(from_arguments, policy, first="W7A7", last=None, skip=["body.b", nn.LSTM])
+    assert said == quantize_(by_text, str(path))
+    assert {row.path: row.bits for row in said.rows if row.bits} == {"conv": "W7A7", "body.a": "W3A3"}
+
+
+def test_arguments_fill_in_what_a_file_leaves_out(tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text("bits: W2A4\nlast: W5A5\nskip: [body.a]\n")
+    net = Net()
+    report = quantize_(net, path, first=None, last=None, skip="body.b")
+    assert {row.path: row.bits for row in report.rows if row.bits} == {"conv": "W2A4", "head": "W5A5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bits: W2A9", r"bits: activations have 1 to 8 bits.*9"),
+        ("bits: 2", r"bits: must be text such as W2A4.*got 2"),
+        ("bist: W2A4", r"bist: unknown field, did you mean 'bits'.*got 'W2A4'"),
+        ("bits: W2A4\nbits: W2A2", "stands twice"),
+        ("bits: [W2A4", "is not YAML"),
+        ("- W2A4", r"must be a mapping of bits, .*skip; it holds \['W2A4'\]"),
+        ("first: W8A8", "neither bits nor layers"),
+        ("layers: W2A4", r"layers: must be a mapping.*got 'W2A4'"),
+        ("layers: {conv: 4}", r"layers: 'conv': must be a policy.*got 4"),
+        ("layers: {conv: W2A44}", r"pattern 'conv': activations have 1 to 8 bits.*44"),
+        ("layers: {4: W2A4}", r"a pattern must be text.*got 4"),
+        ("layers: {conv: {bits: W2A4, weight: lsq}}", r"pattern 'conv': unknown setting \['weight'\]"),
+        ("layers: {'*': W2A4}\nbits: W2A4", "remove one of them"),
+        ("layers: {conv: W2A4}\nweights: lsq", "weights needs bits"),
+        ("bits: W2A4\nweights: lqs", r"no quantizer of weights is called 'lqs' \(did you mean 'lsq'\?\)"),
+        ("bits: W2A4\nweights: 3", r"weights: must be a quantizer's name.*got 3"),
+        ("bits: W2A4\nfirst: 8", r"first: must be a policy.*got 8"),
+        ("bits: W2A4\nlast: W0A8", r"last: weights have 1 to 8 bits.*0"),
+        ("bits: W2A4\nskip: conv", r"skip: must be a list.*got 'conv'"),
+        ("layers: {cnov: W2A4}", "pattern 'cnov' fits no quantizable layer; did you mean 'conv'"),
+    ],
+)
+def test_a_wrong_policy_file_is_refused_with_its_name_field_and_value(text, message, tmp_path):
+    path = tmp_path / "policy.yaml"
+    path.write_text(text)
+    net = Net()
+    modules = dict(net.named_modules())
+    with pytest.raises(ConfigError, match=f"(?s)policy.yaml.*{message}"):
+        quantize_(net, path)
+    assert dict(net.named_modules()) == modules
+
+
+def test_a_policy_file_that_is_not_there_is_named():
+    with pytest.raises(ConfigError, match="cannot read policy file 'none/policy.yaml': No such file"):
+        quantize_(Net(), "none/policy.yaml")
+
+
+def test_one_line_of_the_table_is_all_that_a_class_needs(monkeypatch):
+    class Doubled(nn.Linear):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    class LowBitDoubled(lnn.Linear):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    net = nn.Sequential(Doubled(4, 4), nn.Linear(4, 4))
+    assert "subclass" in quantize_(net, "W2A2").rows[0].note
+    monkeypatch.setitem(TABLE, Doubled, Becomes(LowBitDoubled, ("weights", "activations", "gradients"), named=True))
+    net = nn.Sequential(Doubled(4, 4), nn.Linear(4, 4))
+    assert "only where a pattern names it" in quantize_(net, {"*": "W2A2"}).rows[0].note
+    net = nn.Sequential(Doubled(4, 4), nn.Linear(4, 4))
+    report = quantize_(net, {"0*": "W2A2", "*": "W2A2"})
+    assert [row.bits for row in report.rows] == ["W2A2", "W8A8"]  # the one by name is neither first nor last
+    assert isinstance(net[0], LowBitDoubled)
+
+
+class Conv1D(nn.Module):
+    """Weights of shape (in, out), as some language models have them."""
+
+    def __init__(self, outputs, inputs):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+def test_layers_of_other_packages_stay_with_their_origin_as_the_reason():
+    report = quantize_(nn.Sequential(Conv1D(4, 4), nn.Linear(4, 2)), "W2A2")
+    assert report.left == ("0",)
+    assert f"a class of {Conv1D.__module__}" in report.rows[0].note
+
+
+def test_every_class_of_the_table_shares_its_parameters_and_computes_the_same_without_quantizers():
+    built = {
+        nn.Linear: (4, 3), nn.Conv1d: (4, 3, 2), nn.Conv2d: (4, 3, 2), nn.Conv3d: (4, 3, 2), nn.ConvTranspose1d: (4, 3, 2),
+        nn.ConvTranspose2d: (4, 3, 2), nn.ConvTranspose3d: (4, 3, 2), nn.Embedding: (4, 3), nn.RNN: (4, 3, 2), nn.LSTM: (4, 3, 2), nn.GRU: (4, 3),
+        nn.RNNCell: (4, 3), nn.LSTMCell: (4, 3), nn.GRUCell: (4, 3), nn.BatchNorm1d: (4,), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (4,),
+        nn.AvgPool1d: (2,), nn.AvgPool2d: (2, 1), nn.AvgPool3d: (2,), nn.AdaptiveAvgPool1d: (2,), nn.AdaptiveAvgPool2d: (2,), nn.AdaptiveAvgPool3d: (2,),
+    }  # fmt: skip
+    assert set(built) == set(TABLE)
+    axes = {"1d": (4, 6), "2d": (4, 6, 6), "3d": (4, 6, 6, 6)}
+    for cls, entry in TABLE.items():
+        torch.manual_seed(0)
+        layer = cls(*built[cls]).eval()
+        x = torch.randn(5, *axes.get(cls.__name__[-2:], (4,))) if cls is not nn.Embedding else torch.tensor([3, 0])
+        twin = entry.make(layer, entry.cls)
+        if entry.roles:
+            twin.set_quantizers(*[None] * len(entry.roles))
+        theirs, ours = layer(x), twin(x)
+        for a, b in zip(*(part if isinstance(part, tuple) else (part,) for part in (theirs, ours)), strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-6, msg=cls.__name__)
+        assert all(ours is theirs for ours, theirs in zip(twin.parameters(), layer.parameters(), strict=True))
+        net = nn.ModuleDict({"layer": layer})
+        if entry.roles:
+            name = "lay*" if entry.named else "*"
+            assert quantize_(net, {name: "W2A4G6"}, first=None, last=None).rows[0].bits == ("W2A32" if entry.named else "W2A4G6")
+            assert type(net.layer) is entry.cls
+            with pytest.raises(ConfigError, match="already"):
+                quantize_(net, "W2A2")
+        else:
+            with pytest.warns(UserWarning, match="no layer"):
+                assert quantize_(net, "W2A2").replaced == ("layer",)
+
+
+class Language(nn.Module):
+    """Words in, the next word out; input and output weights are one."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.memory, self.head = nn.Embedding(20, 8), nn.LSTM(8, 8, 2, batch_first=True), nn.Linear(8, 20)
+        self.head.weight = self.words.weight
+
+    def forward(self, x):
+        return self.head(self.memory(self.words(x))[0])
+
+
+@pytest.mark.parametrize("bits", ["W4A4", "W2A4G6"])
+def test_a_language_model_is_converted_and_learns(bits):
+    torch.manual_seed(0)
+    net = Language()
+    report = quantize_(net, bits, first=None, last=None)
+    assert [(row.path, row.bits) for row in report.rows] == [("words", ""), ("memory", bits), ("head", bits)]
+    assert net.head.weight is net.words.weight
+    x = torch.randint(20, (8, 12))
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    losses = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(net(x).flatten(0, 1), x.flatten())
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.requires_grad)
+
+
+def test_an_embedding_is_quantized_where_a_pattern_names_it():
+    for pattern in ("words", "wor*", nn.Embedding, "nn.Embedding"):
+        net = Language()
+        report = quantize_(net, {pattern: "W4A8", "*": "W2A2"})
+        assert [(row.path, row.bits) for row in report.rows] == [("words", "W4A32"), ("memory", "W8A8"), ("head", "W8A8")]
+    for pattern in ("words", nn.Embedding):
+        net = Language()
+        assert "policy is float" in quantize_(net, {pattern: "A8", "*": "W2A2"}).rows[0].note
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.LSTM(4, 4, proj_size=2), "proj_size=2"),
+        (nn.Embedding(4, 4, max_norm=1.0), "max_norm=1.0"),
+        (nn.Embedding(4, 4, sparse=True), "sparse"),
+        (nn.Conv1d(4, 4, 3, padding=1, padding_mode="circular"), "circular"),
+    ],
+)
+def test_settings_that_no_low_bit_layer_has_leave_the_layer_with_the_reason(layer, message):
+    net = nn.Sequential(layer, nn.Linear(4, 4))
+    report = quantize_(net, "W2A2")
+    assert message in report.rows[0].note
+    assert net[0] is layer
+
+
+def test_shift_based_norms_are_lobits_own_and_stay_without_a_word():
+    net = nn.Sequential(nn.Linear(8, 8), lnn.ShiftBatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+    norm = net[1]
+    assert "ShiftBatchNorm1d" not in str(quantize_(net, "W2A2"))
+    assert net[1] is norm

@@ -28,6 +28,13 @@ int64_t lb_code_max_abs(lb_code code) {
     return lb_max64(-levels.lo, levels.hi);
 }
 
+int lb_is_code(lb_code code, int32_t value) {
+    lb_levels levels = lb_levels_of(code);
+    int32_t size = value < 0 ? -value : value;
+    if (value < levels.lo || value > levels.hi) return 0;
+    return code.alphabet == LB_LOG2 ? !(size & (size - 1)) : levels.spacing == 1 || value & 1;
+}
+
 int lb_zero_is_code(const lb_type *type) { return type->code.alphabet != LB_ODD; }
 
 const char *lb_code_text(lb_program *p, lb_code code, int32_t zero) {

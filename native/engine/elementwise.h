@@ -30,7 +30,7 @@ typedef struct {
     lb_levels levels;
 } lb_rows_out;
 
-typedef enum { LB_END_F32, LB_END_CODES, LB_END_SIGN, LB_END_LEVELS, LB_END_I32 } lb_stage_end;
+typedef enum { LB_END_F32, LB_END_CODES, LB_END_SIGN, LB_END_POWERS, LB_END_LEVELS, LB_END_I32 } lb_stage_end;
 
 typedef struct {
     lb_step_op op;
@@ -45,6 +45,7 @@ typedef struct {
     const lb_stage_step *steps;
     lb_stage_end end;
     float lo, hi;                                /* LB_END_CODES: clamp to these, both already less the zero          */
+    int32_t top;                                 /* LB_END_POWERS: the largest exponent                                */
     int threshold_count;                         /* LB_END_LEVELS: level = #{j: (s ^ flip) >= at[j]}                   */
     const int32_t *flip, *at[LB_MAX_THRESHOLDS]; /* flip is 0, or -1 for direction -1: s <= t is the same as ~s >= ~t */
     lb_levels in;                                /* of a codes input                                                  */

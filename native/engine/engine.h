@@ -7,7 +7,8 @@
  *     lb_finish(p, &options);                                 chooses carriers and kernels, fuses, packs weights
  *     lb_run(p, &call);                                       any number of threads may call it at once on a finished program
  *
- * What the operators mean stands in docs/architecture.md, "The graph". Shapes are logical, without the batch axis: (C) or (C, H, W). */
+ * What the operators mean stands in docs/architecture.md, "The graph". Shapes are logical, without the batch axis: (C), (C, L) or (C, H, W);
+ * (C, L) is an image of one row, (C, 1, L), for every operator with a window. */
 #ifndef LOBIT_ENGINE_H
 #define LOBIT_ENGINE_H
 
@@ -82,6 +83,11 @@ int lb_add_max_pool2d(lb_program *p, const char *name, int x, const lb_window *w
 int lb_add_avg_pool2d(lb_program *p, const char *name, int x, const lb_window *window, int64_t divisor);
 int lb_add_add(lb_program *p, const char *name, int a, int b);
 int lb_add_flatten(lb_program *p, const char *name, int x);
+/* padding as top, left, bottom, right; value is a code of codes, a finite float of floats. */
+int lb_add_pad2d(lb_program *p, const char *name, int x, const int64_t padding[4], float value);
+/* 2 to LB_MAX_INPUTS values of one type and size, f32 or codes, one behind the other along the channels. */
+enum { LB_MAX_INPUTS = 64 };
+int lb_add_concat(lb_program *p, const char *name, const int *x, int count);
 
 lb_status lb_set_outputs(lb_program *p, const int *values, int count);
 lb_status lb_finish(lb_program *p, const lb_options *options);

@@ -28,16 +28,20 @@ typedef enum {
     LB_NODE_MAX_POOL,
     LB_NODE_AVG_POOL,
     LB_NODE_ADD,
-    LB_NODE_FLATTEN
+    LB_NODE_FLATTEN,
+    LB_NODE_PAD,
+    LB_NODE_CONCAT
 } lb_node_kind;
 
 /* An operator as it was added. */
 typedef struct {
     lb_node_kind kind;
     const char *op, *name;
-    int in[2], out;
+    int in_count, out;
+    const int *in; /* values */
     lb_window window;
     int64_t divisor;
+    float fill; /* of padding */
     int step_count;
     lb_step *steps; /* operands are copies */
     int32_t *thresholds, *direction;
@@ -140,6 +144,18 @@ typedef struct {
     uint32_t *fill; /* one padding pixel */
 } lb_image_copy;
 
+/* What one input adds to every row of a concatenation: a row of its own, or all rows of a flattened image. */
+typedef struct {
+    int tensor;
+    int64_t ld, rows, channels; /* elements (floats, bytes, words) from row to row */
+    int64_t at;                 /* its first channel there */
+} lb_part;
+
+typedef struct {
+    int count, planes;
+    lb_part *parts;
+} lb_concat;
+
 struct lb_op {
     void (*run)(const lb_op *op, const lb_env *env);
     const char *name, *what, *types, *kernel, *carrier, *reason;
@@ -155,6 +171,7 @@ struct lb_op {
         lb_product product;
         lb_float_layer layer;
         lb_image_copy copy;
+        lb_concat concat;
         lb_pool pool;
     } as;
 };
@@ -199,12 +216,23 @@ int lb_out_of_memory(lb_program *p);
 /* One more element at the end of a growing array: its index, or -1. */
 int lb_grow(lb_program *p, void *array, int *count, int *room, size_t size, int limit);
 
+/* program.c */
+enum { LB_ANY_RANK = 0, LB_VECTOR = 1, LB_IMAGE = 3 }; /* LB_IMAGE is (C, L) or (C, H, W) */
+/* The value x, or NULL: a refusal where it does not exist, is none of `kinds` (a mask), has other axes or comes too late. */
+const lb_value *lb_input_of(lb_program *p, const char *name, int x, int kinds, int rank);
+lb_node *lb_new_node(lb_program *p, lb_node_kind kind, const char *op, const char *name, const int *in, int in_count);
+/* Appends the value of a node; its pixels are those of `like` (-1: of its own type). */
+int lb_new_value(lb_program *p, lb_node *node, const lb_type *type, int like);
+/* Type of an image like x with other channels, after a window; -1 refuses. */
+int lb_window_type(lb_program *p, const char *name, const lb_value *x, const lb_window *w, int64_t channels, lb_type *type);
+
 /* codes.c */
 lb_levels lb_levels_of(lb_code code);
 int lb_code_valid(lb_code code);
 int64_t lb_code_max_abs(lb_code code);
 const char *lb_code_text(lb_program *p, lb_code code, int32_t zero);
 const char *lb_type_text(lb_program *p, const lb_type *type);
+int lb_is_code(lb_code code, int32_t value);
 /* Whether real 0 is one of the codes of a type. */
 int lb_zero_is_code(const lb_type *type);
 
@@ -238,6 +266,9 @@ typedef struct {
  * each set of taps that falls outside the image becomes a border class. */
 int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed, lb_image *out);
 
+int lb_plan_pad(lb_program *p, const lb_node *node);
+int lb_plan_concat(lb_program *p, const lb_node *node); /* run_concat.c */
+
 int lb_plan_product(lb_program *p, const lb_node *node, const lb_node *epilogue);
 int lb_plan_float(lb_program *p, const lb_node *node);
 void lb_patch_rows(const lb_patches *patches, int64_t row0, int64_t rows, int64_t *row, int32_t *row_class);
@@ -247,6 +278,7 @@ void lb_run_stage(const lb_op *op, const lb_env *env);
 void lb_run_product(const lb_op *op, const lb_env *env);
 void lb_run_float(const lb_op *op, const lb_env *env);
 void lb_run_image(const lb_op *op, const lb_env *env);
+void lb_run_concat(const lb_op *op, const lb_env *env);
 void lb_run_max_pool(const lb_op *op, const lb_env *env);
 void lb_run_avg_pool(const lb_op *op, const lb_env *env);
 void lb_run_add(const lb_op *op, const lb_env *env);

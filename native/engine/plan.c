@@ -215,6 +215,8 @@ static int plan_node(lb_program *p, int index) {
     case LB_NODE_AVG_POOL: return plan_pool(p, node);
     case LB_NODE_ADD: return plan_add(p, node);
     case LB_NODE_FLATTEN: return plan_flatten(p, node);
+    case LB_NODE_PAD: return lb_plan_pad(p, node);
+    case LB_NODE_CONCAT: return lb_plan_concat(p, node);
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-/* The image that a layer reads, where its patches lie in it, and its border classes. */
+/* The image that a layer reads, where its patches lie in it, and its border classes; padding as an operator of its own. */
 #include <string.h>
 
 #include "internal.h"
@@ -30,12 +30,16 @@ static int plan_classes(lb_program *p, const lb_node *node, const lb_value *x, l
     return 0;
 }
 
-/* The pixel that stands for real 0: the code zero in every channel where zero is a code, else empty words. */
-static uint32_t *fill_pixel(lb_program *p, const lb_type *type, lb_form form, const lb_image_copy *copy) {
+/* The pixel that has `value` in every channel: a float, or a code. */
+static uint32_t *fill_pixel(lb_program *p, const lb_type *type, lb_form form, const lb_image_copy *copy, float value) {
     uint32_t *fill = lb_keep(p, copy->to_pixel_words, sizeof *fill);
-    if (!fill || form == LB_FORM_F32 || !lb_zero_is_code(type)) return fill;
+    if (!fill) return NULL;
+    if (form == LB_FORM_F32) {
+        for (int64_t c = 0; c < copy->to_pixel_words; c++) memcpy(fill + c, &value, sizeof value);
+        return fill;
+    }
     lb_levels levels = lb_levels_of(type->code);
-    int32_t byte = (type->zero - levels.lo) / levels.spacing, field = byte + levels.plane_add;
+    int32_t byte = ((int32_t)value - levels.lo) / levels.spacing, field = byte + levels.plane_add;
     for (int64_t g = 0; g < copy->groups; g++) {
         for (int64_t c = 0; c < copy->group_channels; c++) {
             if (form == LB_FORM_BYTES) {
@@ -49,28 +53,20 @@ static uint32_t *fill_pixel(lb_program *p, const lb_type *type, lb_form form, co
     return fill;
 }
 
-static int copy_image(lb_program *p, const lb_node *node, lb_form form, lb_image_copy copy, lb_image *out) {
-    const lb_value *x = &p->values[node->in[0]];
+static lb_op *copy_image(lb_program *p, const lb_node *node, const char *what, lb_image_copy copy, int from, int to) {
     const lb_window *w = &node->window;
-    int padded = copy.padded_height != copy.height || copy.padded_width != copy.width;
-    int tensor =
-        lb_new_tensor(p, form, lb_mul(copy.padded_height, copy.padded_width), copy.to_pixel_words * (form == LB_FORM_BYTES ? 4 : 1));
-    const char *what = padded ? (copy.regroup ? "pad + regroup" : "pad") : "regroup";
-    lb_op *op = tensor < 0 ? NULL : lb_new_op(p, node->name, what, out->tensor, -1, tensor);
-    if (!op) return -1;
+    lb_op *op = lb_new_op(p, node->name, what, from, -1, to);
+    if (!op) return NULL;
     op->run = lb_run_image;
-    copy.fill = fill_pixel(p, &x->type, form, &copy);
     op->as.copy = copy;
-    op->types = lb_type_text(p, &x->type);
+    op->types = lb_type_text(p, &p->values[node->in[0]].type);
     op->kernel = lb_loop_name("copy", p->options.isa);
     op->reason = lb_text(p, "padding %lld %lld %lld %lld%s", (long long)w->padding[0], (long long)w->padding[1], (long long)w->padding[2],
                          (long long)w->padding[3], copy.regroup ? "; each group starts at a word" : "");
-    out->tensor = tensor;
-    return 0;
+    return op;
 }
 
-int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed, lb_image *out) {
-    const lb_value *x = &p->values[node->in[0]];
+static lb_image_copy image_copy(const lb_node *node, const lb_value *x, lb_form form) {
     const lb_window *w = &node->window;
     int64_t unit = form == LB_FORM_PLANES ? 32 : form == LB_FORM_BYTES ? 4 : 1;
     lb_image_copy copy = {.height = x->height,
@@ -87,10 +83,42 @@ int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed,
     copy.from_pixel_words = copy.planes * copy.from_plane_words;
     copy.to_pixel_words = copy.planes * copy.groups * copy.group_words;
     copy.regroup = copy.groups > 1 && copy.group_channels % unit != 0;
+    return copy;
+}
+
+int lb_plan_pad(lb_program *p, const lb_node *node) {
+    const lb_value *x = &p->values[node->in[0]];
+    int from = lb_tensor_in(p, node->in[0], node->form);
+    if (from < 0 || lb_place_value(p, node->out) < 0) return -1;
+    lb_image_copy copy = image_copy(node, x, node->form);
+    copy.fill = fill_pixel(p, &x->type, node->form, &copy, node->fill);
+    lb_op *op = copy_image(p, node, node->op, copy, from, p->values[node->out].tensor);
+    if (!op) return -1;
+    op->carrier = node->form == LB_FORM_PLANES ? "planes" : node->form == LB_FORM_BYTES ? "bytes" : "";
+    return 0;
+}
+
+/* A copy of the image that a layer reads, around it what stands for real 0: the code zero, or of odd codes the lowest, whose words are empty. */
+static int copy_for_layer(lb_program *p, const lb_node *node, lb_form form, lb_image_copy copy, int padded, lb_image *out) {
+    const lb_type *type = &p->values[node->in[0]].type;
+    int tensor =
+        lb_new_tensor(p, form, lb_mul(copy.padded_height, copy.padded_width), copy.to_pixel_words * (form == LB_FORM_BYTES ? 4 : 1));
+    float zero = type->kind == LB_F32 ? 0.0f : (float)(lb_zero_is_code(type) ? type->zero : lb_levels_of(type->code).lo);
+    copy.fill = fill_pixel(p, type, form, &copy, zero);
+    const char *what = padded ? (copy.regroup ? "pad + regroup" : "pad") : "regroup";
+    if (tensor < 0 || !copy_image(p, node, what, copy, out->tensor, tensor)) return -1;
+    out->tensor = tensor;
+    return 0;
+}
+
+int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed, lb_image *out) {
+    const lb_value *x = &p->values[node->in[0]];
+    const lb_window *w = &node->window;
+    lb_image_copy copy = image_copy(node, x, form);
     int padded = copy.padded_height != copy.height || copy.padded_width != copy.width;
     *out = (lb_image){
         .tensor = lb_tensor_in(p, node->in[0], form), .pixel_words = copy.to_pixel_words, .plane_words = copy.groups * copy.group_words};
-    if (out->tensor < 0 || ((padded || copy.regroup) && copy_image(p, node, form, copy, out) < 0)) return -1;
+    if (out->tensor < 0 || ((padded || copy.regroup) && copy_for_layer(p, node, form, copy, padded, out) < 0)) return -1;
 
     lb_patches *patches = &out->patches;
     const lb_value *y = &p->values[node->out];

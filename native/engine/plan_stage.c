@@ -31,7 +31,9 @@ static int plan_chain(lb_program *p, const lb_node *node, const lb_value *v, lb_
     stage->end = LB_END_F32;
     if (v->type.kind == LB_CODES) {
         lb_levels levels = lb_levels_of(v->type.code);
-        stage->end = v->type.code.alphabet == LB_ODD ? LB_END_SIGN : LB_END_CODES;
+        lb_alphabet alphabet = v->type.code.alphabet;
+        stage->end = alphabet == LB_ODD ? LB_END_SIGN : alphabet == LB_LOG2 ? LB_END_POWERS : LB_END_CODES;
+        stage->top = (1 << (v->type.code.bits - 1)) - 2; /* of log2 */
         stage->lo = (float)(levels.lo - v->type.zero);
         stage->hi = (float)(levels.hi - v->type.zero);
     }

@@ -32,8 +32,7 @@ int lb_value_type(const lb_program *p, int value, lb_type *type) {
     return 0;
 }
 
-/* The value x, or NULL: a refusal where it does not exist, is of the wrong kind or comes too late. */
-static const lb_value *input_of(lb_program *p, const char *name, int x, int kinds, int rank) {
+const lb_value *lb_input_of(lb_program *p, const char *name, int x, int kinds, int rank) {
     if (p->status != LB_OK) return NULL;
     if (p->finished)
         lb_refuse(p, "%s: the program is finished", name);
@@ -41,31 +40,32 @@ static const lb_value *input_of(lb_program *p, const char *name, int x, int kind
         lb_refuse(p, "%s: no value has the number %d", name, x);
     else if (!(kinds >> p->values[x].type.kind & 1))
         lb_refuse(p, "%s: its input is of the wrong kind", name);
-    else if (rank && p->values[x].type.rank != rank)
-        lb_refuse(p, "%s: its input must have %d axes", name, rank);
+    else if (rank == LB_VECTOR ? p->values[x].type.rank != 1 : rank == LB_IMAGE && p->values[x].type.rank < 2)
+        lb_refuse(p, "%s: its input must have %s", name, rank == LB_VECTOR ? "one axis" : "two or three axes");
     else
         return &p->values[x];
     return NULL;
 }
 
-static lb_node *new_node(lb_program *p, lb_node_kind kind, const char *op, const char *name, int x) {
+lb_node *lb_new_node(lb_program *p, lb_node_kind kind, const char *op, const char *name, const int *in, int in_count) {
     char *own = lb_copy(p, name, (int64_t)strlen(name) + 1, 1);
-    int at = own ? lb_grow(p, &p->nodes, &p->node_count, &p->node_room, sizeof *p->nodes, LB_MAX_VALUES) : -1;
+    const int *values = lb_copy(p, in, in_count, sizeof *in);
+    int at = own && values ? lb_grow(p, &p->nodes, &p->node_count, &p->node_room, sizeof *p->nodes, LB_MAX_VALUES) : -1;
     if (at < 0) return NULL;
     lb_node *node = &p->nodes[at];
     node->kind = kind;
     node->op = op;
     node->name = own;
-    node->in[0] = x;
-    node->in[1] = node->out = -1;
+    node->in = values;
+    node->in_count = in_count;
+    node->out = -1;
     return node;
 }
 
-/* Appends the value of a node; its pixels are those of `like` (-1: of its own type). */
-static int new_value(lb_program *p, lb_node *node, const lb_type *type, int like) {
+int lb_new_value(lb_program *p, lb_node *node, const lb_type *type, int like) {
     int64_t size = 1;
+    if (type->rank < 1 || type->rank > 3) return lb_refuse(p, "%s: values have one to three axes", node->name);
     for (int i = 0; i < type->rank; i++) size = lb_mul(size, type->shape[i]);
-    if (type->rank != 1 && type->rank != 3) return lb_refuse(p, "%s: values have one or three axes", node->name);
     for (int i = 1; i < type->rank; i++)
         if (type->shape[i] > MAX_EXTENT) return lb_refuse(p, "%s: height and width are at most %d", node->name, MAX_EXTENT);
     if (size < 1 || size > (int64_t)1 << 28) return lb_refuse(p, "%s: a value holds 1 to 2^28 numbers", node->name);
@@ -76,7 +76,7 @@ static int new_value(lb_program *p, lb_node *node, const lb_type *type, int like
     value->node = (int)(node - p->nodes);
     value->root = at;
     value->height = like >= 0 ? p->values[like].height : type->rank == 3 ? type->shape[1] : 1;
-    value->width = like >= 0 ? p->values[like].width : type->rank == 3 ? type->shape[2] : 1;
+    value->width = like >= 0 ? p->values[like].width : type->rank > 1 ? type->shape[type->rank - 1] : 1;
     value->channels = like >= 0 ? p->values[like].channels : type->shape[0];
     value->tensor = value->last_user = -1;
     for (int i = 0; i < LB_CARRIERS; i++) value->tensors[i] = -1;
@@ -88,8 +88,8 @@ int lb_add_input(lb_program *p, const char *name, int rank, const int64_t *shape
     if (p->finished) return lb_refuse(p, "%s: the program is finished", name);
     lb_type type = {.kind = LB_F32, .rank = rank};
     for (int i = 0; i < rank && i < 3; i++) type.shape[i] = shape[i];
-    lb_node *node = new_node(p, LB_NODE_INPUT, "input", name, -1);
-    int out = node ? new_value(p, node, &type, -1) : -1;
+    lb_node *node = lb_new_node(p, LB_NODE_INPUT, "input", name, NULL, 0);
+    int out = node ? lb_new_value(p, node, &type, -1) : -1;
     int at = out < 0 ? -1 : lb_grow(p, &p->inputs, &p->input_count, &p->input_room, sizeof *p->inputs, LB_MAX_VALUES);
     if (at < 0) return -1;
     p->inputs[at] = out;
@@ -105,7 +105,7 @@ static int check_code(lb_program *p, const char *name, lb_code code, int32_t zer
 }
 
 int lb_add_chain(lb_program *p, const char *name, int x, const lb_step *steps, int count, const lb_code *code, int32_t zero) {
-    const lb_value *in = input_of(p, name, x, 7, 0);
+    const lb_value *in = lb_input_of(p, name, x, 7, 0);
     if (!in) return -1;
     lb_type type = in->type;
     int first = type.kind != LB_F32; /* integers begin with to_float */
@@ -113,8 +113,7 @@ int lb_add_chain(lb_program *p, const char *name, int x, const lb_step *steps, i
     type.kind = code ? LB_CODES : LB_F32;
     if (code) {
         if (check_code(p, name, *code, zero) < 0) return -1;
-        if (code->alphabet == LB_LOG2 || (code->alphabet == LB_ODD && code->bits > 1))
-            return lb_refuse(p, "%s: no rounding to this code type", name);
+        if (code->alphabet == LB_ODD && code->bits > 1) return lb_refuse(p, "%s: no rounding to this code type", name);
         type.code = *code;
     }
     type.zero = code ? zero : 0;
@@ -132,16 +131,16 @@ int lb_add_chain(lb_program *p, const char *name, int x, const lb_step *steps, i
             return lb_refuse(p, "%s: the operand of step %d has the wrong size", name, i);
         own[i].operand = lb_copy(p, own[i].operand, own[i].count, sizeof(float));
     }
-    lb_node *node = p->status == LB_OK ? new_node(p, LB_NODE_CHAIN, "chain", name, x) : NULL;
+    lb_node *node = p->status == LB_OK ? lb_new_node(p, LB_NODE_CHAIN, "chain", name, &x, 1) : NULL;
     if (!node) return -1;
     node->steps = own;
     node->step_count = count;
-    return new_value(p, node, &type, x);
+    return lb_new_value(p, node, &type, x);
 }
 
 int lb_add_threshold(lb_program *p, const char *name, int x, lb_code code, int32_t zero, const int32_t *thresholds,
                      const int32_t *direction) {
-    const lb_value *in = input_of(p, name, x, 1 << LB_I32, 0);
+    const lb_value *in = lb_input_of(p, name, x, 1 << LB_I32, 0);
     if (!in || check_code(p, name, code, zero) < 0) return -1;
     if (code.bits > 2 || code.alphabet == LB_LOG2) return lb_refuse(p, "%s: thresholds make codes of one or two bits", name);
     lb_type type = in->type;
@@ -151,13 +150,13 @@ int lb_add_threshold(lb_program *p, const char *name, int x, lb_code code, int32
     int64_t channels = type.shape[0];
     for (int64_t c = 0; c < channels; c++)
         if (direction[c] != 1 && direction[c] != -1) return lb_refuse(p, "%s: a direction is +1 or -1", name);
-    lb_node *node = new_node(p, LB_NODE_THRESHOLD, "threshold", name, x);
+    lb_node *node = lb_new_node(p, LB_NODE_THRESHOLD, "threshold", name, &x, 1);
     if (!node) return -1;
     node->step_count = code.alphabet == LB_TERNARY ? 2 : (1 << code.bits) - 1;
     node->thresholds = lb_copy(p, thresholds, lb_mul(channels, node->step_count), sizeof *thresholds);
     node->direction = lb_copy(p, direction, channels, sizeof *direction);
     if (p->status != LB_OK) return -1;
-    return new_value(p, node, &type, x);
+    return lb_new_value(p, node, &type, x);
 }
 
 /* Output size of a window on an image; -1 refuses. */
@@ -175,24 +174,38 @@ static int window_size(lb_program *p, const char *name, const lb_value *x, const
         padded = lb_mul(padded, room);
     }
     if (padded < 0 || padded > (int64_t)1 << 28) return lb_refuse(p, "%s: its padded image is beyond 2^28 values", name);
+    if (x->type.rank == 2 && out[0] != 1) return lb_refuse(p, "%s: of one row it must make one row", name);
+    return 0;
+}
+
+int lb_window_type(lb_program *p, const char *name, const lb_value *x, const lb_window *w, int64_t channels, lb_type *type) {
+    int64_t size[2];
+    if (window_size(p, name, x, w, size) < 0) return -1;
+    int row = x->type.rank == 2;
+    *type = x->type;
+    type->shape[0] = channels;
+    type->shape[1] = size[row];
+    type->shape[2] = row ? 0 : size[1];
     return 0;
 }
 
 /* The node of a layer with weights; its output has `outputs` channels. */
 static lb_node *new_layer(lb_program *p, lb_node_kind kind, const char *op, const char *name, int x, int64_t outputs,
                           const lb_window *window, lb_type *type) {
-    const lb_value *in = input_of(p, name, x, kind == LB_NODE_PRODUCT ? 1 << LB_CODES : 1 << LB_F32, window ? 3 : 1);
+    const lb_value *in = lb_input_of(p, name, x, kind == LB_NODE_PRODUCT ? 1 << LB_CODES : 1 << LB_F32, window ? LB_IMAGE : LB_VECTOR);
     if (!in) return NULL;
     lb_window whole = {{in->height, in->width}, {1, 1}, {0, 0, 0, 0}, {1, 1}, 1};
     const lb_window *w = window ? window : &whole;
-    int64_t size[2];
     if (outputs < 1 || w->groups < 1 || in->channels % w->groups || outputs % w->groups) {
         lb_refuse(p, "%s: groups must divide input and output channels", name);
         return NULL;
     }
-    if (window_size(p, name, in, w, size) < 0) return NULL;
-    *type = (lb_type){.kind = kind == LB_NODE_PRODUCT ? LB_I32 : LB_F32, .rank = window ? 3 : 1, .shape = {outputs, size[0], size[1]}};
-    lb_node *node = new_node(p, kind, op, name, x);
+    if (lb_window_type(p, name, in, w, outputs, type) < 0) return NULL;
+    if (!window) type->shape[1] = 0;
+    type->kind = kind == LB_NODE_PRODUCT ? LB_I32 : LB_F32;
+    type->code = (lb_code){0};
+    type->zero = 0;
+    lb_node *node = lb_new_node(p, kind, op, name, &x, 1);
     if (!node) return NULL;
     node->window = *w;
     node->outputs = outputs;
@@ -221,7 +234,7 @@ static int add_product(lb_program *p, const char *op, const char *name, int x, l
             return lb_refuse(p, "%s: weight %d is not a code", name, weights[i]);
     node->weight_code = code;
     node->weights = lb_copy(p, weights, count, sizeof *weights);
-    return node->weights ? new_value(p, node, &type, -1) : -1;
+    return node->weights ? lb_new_value(p, node, &type, -1) : -1;
 }
 
 int lb_add_linear(lb_program *p, const char *name, int x, lb_code code, int64_t outputs, const int16_t *weights) {
@@ -239,7 +252,7 @@ static int add_float(lb_program *p, const char *op, const char *name, int x, int
     if (!node) return -1;
     node->weights_f32 = lb_copy(p, weights, lb_mul(outputs, fan_in(p, node)), sizeof *weights);
     node->bias = bias ? lb_copy(p, bias, outputs, sizeof *bias) : NULL;
-    return p->status == LB_OK ? new_value(p, node, &type, -1) : -1;
+    return p->status == LB_OK ? lb_new_value(p, node, &type, -1) : -1;
 }
 
 int lb_add_linear_f32(lb_program *p, const char *name, int x, int64_t outputs, const float *weights, const float *bias) {
@@ -259,7 +272,7 @@ static int meets(int64_t start, int64_t size, int64_t step, int64_t kernel) {
 
 /* Whether every window of both axes does. Ahead of the image the first window is the worst, unless the taps are so far apart that one can step
  * over the image: then each is looked at, and more than MAX_STEPPING refused. Behind it the last window is the worst. */
-static int always_meets(const lb_value *x, const lb_window *w, const int64_t out[2]) {
+static int always_meets(const lb_value *x, const lb_window *w, const int64_t *out) {
     enum { MAX_STEPPING = 64 };
     int64_t size[2] = {x->height, x->width};
     for (int a = 0; a < 2; a++) {
@@ -273,20 +286,17 @@ static int always_meets(const lb_value *x, const lb_window *w, const int64_t out
 }
 
 static int add_pool(lb_program *p, lb_node_kind kind, const char *op, const char *name, int x, const lb_window *window, int64_t divisor) {
-    const lb_value *in = input_of(p, name, x, kind == LB_NODE_AVG_POOL ? 1 << LB_F32 : 7, 3);
-    int64_t size[2];
-    if (!in || window_size(p, name, in, window, size) < 0) return -1;
+    const lb_value *in = lb_input_of(p, name, x, kind == LB_NODE_AVG_POOL ? 1 << LB_F32 : 7, LB_IMAGE);
+    lb_type type;
+    if (!in || lb_window_type(p, name, in, window, in->channels, &type) < 0) return -1;
     if (divisor < 1 || divisor > 1 << 24) return lb_refuse(p, "%s: a divisor is 1 to 2^24", name);
-    if (kind == LB_NODE_MAX_POOL && !always_meets(in, window, size))
+    if (kind == LB_NODE_MAX_POOL && !always_meets(in, window, type.rank == 2 ? (int64_t[]){1, type.shape[1]} : type.shape + 1))
         return lb_refuse(p, "%s: some windows lie wholly in the padding", name);
-    lb_type type = in->type;
-    type.shape[1] = size[0];
-    type.shape[2] = size[1];
-    lb_node *node = new_node(p, kind, op, name, x);
+    lb_node *node = lb_new_node(p, kind, op, name, &x, 1);
     if (!node) return -1;
     node->window = *window;
     node->divisor = divisor;
-    return new_value(p, node, &type, -1);
+    return lb_new_value(p, node, &type, -1);
 }
 
 int lb_add_max_pool2d(lb_program *p, const char *name, int x, const lb_window *window) {
@@ -298,31 +308,15 @@ int lb_add_avg_pool2d(lb_program *p, const char *name, int x, const lb_window *w
 }
 
 int lb_add_add(lb_program *p, const char *name, int a, int b) {
-    const lb_value *left = input_of(p, name, a, 1 << LB_F32, 0), *right = input_of(p, name, b, 1 << LB_F32, 0);
+    const lb_value *left = lb_input_of(p, name, a, 1 << LB_F32, 0), *right = lb_input_of(p, name, b, 1 << LB_F32, 0);
     if (!left || !right) return -1;
     if (left->type.rank != right->type.rank || memcmp(left->type.shape, right->type.shape, (size_t)left->type.rank * sizeof(int64_t)))
         return lb_refuse(p, "%s: it adds values of one shape", name);
     int same = left->height == right->height && left->width == right->width;
     lb_type type = left->type;
-    lb_node *node = new_node(p, LB_NODE_ADD, "add", name, a);
+    lb_node *node = lb_new_node(p, LB_NODE_ADD, "add", name, (int[]){a, b}, 2);
     if (!node) return -1;
-    node->in[1] = b;
-    return new_value(p, node, &type, same ? a : -1);
-}
-
-/* A flattened image keeps its memory, channels last; a flattened input is read as it came, one row a sample. */
-int lb_add_flatten(lb_program *p, const char *name, int x) {
-    const lb_value *in = input_of(p, name, x, 7, 3);
-    if (!in) return -1;
-    int of_input = p->nodes[in->node].kind == LB_NODE_INPUT;
-    lb_type type = in->type;
-    type.rank = 1;
-    type.shape[0] = lb_mul(in->type.shape[0], lb_mul(in->type.shape[1], in->type.shape[2]));
-    type.shape[1] = type.shape[2] = 0;
-    lb_node *node = new_node(p, LB_NODE_FLATTEN, "flatten", name, x);
-    int out = node ? new_value(p, node, &type, of_input ? -1 : x) : -1;
-    if (out >= 0 && !of_input) p->values[out].root = p->values[x].root;
-    return out;
+    return lb_new_value(p, node, &type, same ? a : -1);
 }
 
 lb_status lb_set_outputs(lb_program *p, const int *values, int count) {

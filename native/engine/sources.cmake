@@ -14,7 +14,9 @@ foreach(
   plan_product
   plan_stage
   program
+  program_move
   run
+  run_concat
   run_copy
   run_product
   run_rows

@@ -99,6 +99,15 @@ class Program {
     int add(const std::string &name, int a, int b) { return checked(lb_add_add(program_, name.c_str(), a, b)); }
     int flatten(const std::string &name, int x) { return checked(lb_add_flatten(program_, name.c_str(), x)); }
 
+    int pad2d(const std::string &name, int x, const std::vector<int64_t> &padding, float value) {
+        need(padding.size() == 4, "padding is 4 integers");
+        return checked(lb_add_pad2d(program_, name.c_str(), x, padding.data(), value));
+    }
+
+    int concat(const std::string &name, const std::vector<int> &x) {
+        return checked(lb_add_concat(program_, name.c_str(), x.data(), static_cast<int>(x.size())));
+    }
+
     void finish(const std::vector<int> &outputs, int isa, int prefer) {
         lb_options options = {static_cast<lb_isa>(isa), static_cast<lb_prefer>(prefer)};
         lb_set_outputs(program_, outputs.data(), static_cast<int>(outputs.size()));
@@ -195,7 +204,7 @@ class Program {
     // Rows of a weight matrix whose size fits the input.
     int64_t weight_rows(int x, bool right_rank, size_t size, size_t rows, const lb_window *w) const {
         lb_type type = type_of(x);
-        need(right_rank && (!w || (type.rank == 3 && w->groups > 0)), "weights have the wrong rank");
+        need(right_rank && (!w || (type.rank > 1 && w->groups > 0)), "weights have the wrong rank");
         size_t columns = static_cast<size_t>(type.shape[0]);
         if (w) columns = columns / static_cast<size_t>(w->groups) * static_cast<size_t>(w->kernel[0]) * static_cast<size_t>(w->kernel[1]);
         need(size == rows * columns, "weights have the wrong size");
@@ -262,6 +271,8 @@ NB_MODULE(_native, m) {
         .def("avg_pool2d", &Program::avg_pool2d)
         .def("add", &Program::add)
         .def("flatten", &Program::flatten)
+        .def("pad2d", &Program::pad2d)
+        .def("concat", &Program::concat)
         .def("finish", &Program::finish)
         .def("run", &Program::run, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
         .def("stored", &Program::stored)

@@ -55,6 +55,12 @@ int32_t ref_to_code(float x, lb_code code, int32_t zero) {
     int16_t levels[256];
     const int count = ref_levels(code, levels);
     if (code.alphabet == LB_ODD) return x >= 0 ? 1 : -1;
+    if (code.alphabet == LB_LOG2) { /* the larger of two neighbours from their geometric mean on */
+        int32_t size = 0;
+        for (int e = 0; e < (1 << code.bits) / 2 - 1; e++)
+            if (fabsf(x) >= ldexpf(0x1.6a09e6p0f, e - 1)) size = 1 << e;
+        return isnan(x) ? levels[0] : x < 0 ? -size : size;
+    }
     const int32_t lo = levels[0] - zero, hi = levels[count - 1] - zero;
     const double rounded = rint(x);
     return (rounded < lo ? lo : rounded > hi ? hi : (int32_t)rounded) + zero;

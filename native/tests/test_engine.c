@@ -156,6 +156,44 @@ static int flatten(net *n, const char *name, int from) {
     return enter(n, lb_add_flatten(n->program, name, from), flat, v.floats, v.integers);
 }
 
+/* Codes are padded with a random code, floats with a random number. */
+static int pad(net *n, const char *name, int from, const int64_t padding[4]) {
+    const value v = n->values[from];
+    const lb_window w = {{1, 1}, {1, 1}, {padding[0], padding[1], padding[2], padding[3]}, {1, 1}, 1};
+    const ref_shape shape = ref_window_shape(v.shape, v.shape.channels, &w);
+    int16_t levels[256];
+    const float fill = v.floats ? random_float(-1, 1) : levels[random_word() % (uint32_t)ref_levels(v.type.code, levels)];
+    float *floats = v.floats ? take(n, ref_size(shape), sizeof *floats) : NULL;
+    int32_t *codes = v.floats ? NULL : take(n, ref_size(shape), sizeof *codes);
+    for (int64_t q = 0; q < ref_size(shape); q++) {
+        const int64_t plane = q / (shape.height * shape.width), y = q / shape.width % shape.height - padding[0],
+                      x = q % shape.width - padding[1], at = (plane * v.shape.height + y) * v.shape.width + x;
+        const int inside = y >= 0 && y < v.shape.height && x >= 0 && x < v.shape.width;
+        if (floats)
+            floats[q] = inside ? v.floats[at] : fill;
+        else
+            codes[q] = inside ? v.integers[at] : (int32_t)fill;
+    }
+    return enter(n, lb_add_pad2d(n->program, name, from, padding, fill), shape, floats, codes);
+}
+
+static int concat(net *n, const char *name, const int *from, int count) {
+    ref_shape shape = n->values[from[0]].shape;
+    const int64_t pixels = shape.height * shape.width;
+    for (int k = 1; k < count; k++) shape.channels += n->values[from[k]].shape.channels;
+    float *floats = n->values[from[0]].floats ? take(n, ref_size(shape), sizeof *floats) : NULL;
+    int32_t *codes = floats ? NULL : take(n, ref_size(shape), sizeof *codes);
+    for (int64_t b = 0, at = 0; b < shape.batch; b++)
+        for (int k = 0; k < count; k++) {
+            const value *v = &n->values[from[k]];
+            for (int64_t i = 0, size = v->shape.channels * pixels; i < size; i++, at++) {
+                if (floats) floats[at] = v->floats[b * size + i];
+                if (codes) codes[at] = v->integers[b * size + i];
+            }
+        }
+    return enter(n, lb_add_concat(n->program, name, from, count), shape, floats, codes);
+}
+
 static int same(const value *v, const void *data) {
     for (int64_t i = 0; i < ref_size(v->shape); i++) {
         if (v->type.kind == LB_F32 && memcmp((const float *)data + i, v->floats + i, sizeof(float))) return 0;
@@ -218,20 +256,23 @@ static void convnet(lb_code a, lb_code w, lb_options options) {
                     pool = {{2, 2}, {2, 1}, {0, 0, 1, 0}, {1, 1}, 1};
     int x = input(&n, (ref_shape){random_from(1, 3), random_from(1, 5), random_from(5, 9), random_from(5, 9)}, 3);
     x = chain(&n, "input", x, (lb_step_op[]){LB_STEP_DIV}, 1, &a, 0);
-    x = product(&n, "conv1", x, w, channels, &wide);
+    x = product(&n, "conv1", pad(&n, "pad1", x, (int64_t[]){0, 1, 2, 0}), w, channels, &wide);
     const int shortcut = chain(&n, "norm1", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_MUL, LB_STEP_ADD}, 3, NULL, 0);
     x = chain(&n, "act1", shortcut, (lb_step_op[]){LB_STEP_MAX, LB_STEP_DIV, LB_STEP_MIN}, 3, &a, 0);
-    x = product(&n, "conv2", x, w, channels, &three);
+    const int other = chain(&n, "act3", shortcut, (lb_step_op[]){LB_STEP_MAX, LB_STEP_DIV}, 2, &a, 0);
+    x = product(&n, "conv2", concat(&n, "join1", (int[]){x, other, x}, 3), w, channels, &three);
     x = chain(&n, "norm2", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_DIV, LB_STEP_SUB}, 3, NULL, 0);
-    x = avg_pool(&n, "mean", add(&n, "add", x, shortcut), &pool, 4);
+    x = avg_pool(&n, "mean", pad(&n, "pad2", add(&n, "add", x, shortcut), (int64_t[]){1, 0, 0, 3}), &pool, 4);
     x = chain(&n, "act2", x, (lb_step_op[]){LB_STEP_ROUND, LB_STEP_MUL}, 2, &a, 0);
     x = flatten(&n, "flatten", max_pool(&n, "pool", x, &(lb_window){{2, 1}, {1, 1}, {1, 0, 0, 0}, {1, 1}, 1}));
+    x = concat(&n, "join2", (int[]){x, flatten(&n, "flatten1", other)}, 2);
     check(&n, product(&n, "fc", x, w, 10, NULL), options);
 }
 
 int main(int argc, char **argv) {
-    static const lb_code activations[] = {{LB_ODD, 1},      {LB_UNSIGNED, 1}, {LB_UNSIGNED, 2}, {LB_SIGNED, 2}, {LB_TERNARY, 2},
-                                          {LB_UNSIGNED, 4}, {LB_SIGNED, 5},   {LB_UNSIGNED, 8}, {LB_SIGNED, 8}},
+    static const lb_code activations[] = {{LB_ODD, 1},     {LB_UNSIGNED, 1}, {LB_UNSIGNED, 2}, {LB_SIGNED, 2},
+                                          {LB_TERNARY, 2}, {LB_UNSIGNED, 4}, {LB_SIGNED, 5},   {LB_UNSIGNED, 8},
+                                          {LB_SIGNED, 8},  {LB_LOG2, 3},     {LB_LOG2, 4}},
                          weights[] = {{LB_ODD, 1},    {LB_UNSIGNED, 1}, {LB_SIGNED, 2}, {LB_TERNARY, 2},  {LB_ODD, 3},
                                       {LB_SIGNED, 4}, {LB_LOG2, 4},     {LB_SIGNED, 8}, {LB_UNSIGNED, 8}, {LB_ODD, 8}},
                          hidden[] = {{LB_ODD, 1}, {LB_UNSIGNED, 1}, {LB_UNSIGNED, 2}, {LB_SIGNED, 2}, {LB_TERNARY, 2}};

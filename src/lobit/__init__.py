@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
     from lobit.capture import ExportReport, VerifyReport
     from lobit.convert import QuantizeReport, quantize_
+    from lobit.nn import reestimate_batch_norm
+    from lobit.quantizers import calibrate
     from lobit.report.bench import bench
     from lobit.report.evaluate import evaluate
     from lobit.report.summary import summary
@@ -38,6 +40,7 @@ _LAZY = {
     "TrainResult": "lobit.training",
     "VerifyReport": "lobit.capture",
     "bench": "lobit.report.bench",
+    "calibrate": "lobit.quantizers",
     "evaluate": "lobit.report.evaluate",
     "export": "lobit.capture",
     "export_c": "lobit.targets",
@@ -48,6 +51,7 @@ _LAZY = {
     "quantize_": "lobit.convert",
     "quantizers": "lobit.quantizers",
     "recipes": "lobit.recipes",
+    "reestimate_batch_norm": "lobit.nn",
     "summary": "lobit.report.summary",
     "train": "lobit.training",
     "verify": "lobit.capture",
@@ -88,6 +92,7 @@ __all__ = [
     "VerifyReport",
     "__version__",
     "bench",
+    "calibrate",
     "evaluate",
     "export",
     "export_c",
@@ -98,6 +103,7 @@ __all__ = [
     "quantize_",
     "quantizers",
     "recipes",
+    "reestimate_batch_norm",
     "summary",
     "train",
     "verify",

@@ -29,7 +29,7 @@ from tests.runtime.reference import interpret
 PASSES = [*dict.fromkeys(REORDER), fold_thresholds, run_passes]
 OPERANDS = [-2.0, -1.0, -0.5, -0.0, 0.0, 0.37, 1.0, 1.5, 7.0]
 NARROW = [CodeType.parse(name) for name in ("odd1", "unsigned1", "unsigned2", "signed2", "ternary2")]
-CODES = [*NARROW, CodeType.parse("unsigned4"), CodeType.parse("signed8")]
+CODES = [*NARROW, CodeType.parse("unsigned4"), CodeType.parse("signed8"), CodeType.parse("log22"), CodeType.parse("log24")]
 
 
 def ops(graph: Graph) -> list[str]:
@@ -67,12 +67,17 @@ def graphs(draw: Any) -> tuple[Net, Graph]:
     read: list[str] = []
     for _ in range(draw(st.integers(1, 6))):
         kind = net.kind(x)
-        match draw(st.sampled_from(["chain", "chain", "pool", "flatten", "read"])):
+        match draw(st.sampled_from(["chain", "chain", "pool", "pad", "join", "flatten", "read"])):
             case "chain":
                 start = ["to_float"] if kind.kind != "f32" else []
                 x = net.chain(x, *start, *draw(steps(kind.shape[0])))
             case "pool" if len(kind.shape) == 3 and min(kind.shape[1:]) >= 2:
                 x = net.pool("max_pool2d", x, (2, 2), (draw(st.integers(1, 2)), 1), draw(st.sampled_from([(0, 0, 0, 0), (1, 0, 0, 1)])))
+            case "pad" if len(kind.shape) == 3 and kind.kind == "f32":
+                x = net.pad(x, [draw(st.integers(0, 2)) for _ in range(4)], draw(st.sampled_from([0.0, -0.0, -1.0, 3e38])))
+            case "join" if kind.kind == "f32":
+                branches = [net.chain(x, *draw(steps(kind.shape[0])), ("add", float(count))) for count in range(draw(st.integers(1, 2)))]
+                x = net.node("concat", (*branches, net.chain(x, "round") if draw(st.booleans()) else x))
             case "flatten" if len(kind.shape) == 3:
                 x = net.node("flatten", (x,))
             case "read":
@@ -80,7 +85,12 @@ def graphs(draw: Any) -> tuple[Net, Graph]:
     kind = net.kind(x)
     start = ["to_float"] if kind.kind != "f32" else []
     x = net.chain(x, *start, *draw(steps(kind.shape[0])), code=draw(st.sampled_from(CODES)))
-    if len(kind.shape) == 3 and draw(st.booleans()):
+    after = draw(st.sampled_from(["", "flatten", "conv"]))
+    if after == "conv" and len(kind.shape) == 3:
+        return net, net.graph(
+            *dict.fromkeys(read), net.conv(x, net.weight(CodeType("odd", 1), 2, kind.shape[0], 1, 1), padding=(0, 1, 1, 0))
+        )
+    if after == "flatten" and len(kind.shape) == 3:
         x = net.node("flatten", (x,))
     outputs = [*dict.fromkeys(read), x]
     if draw(st.booleans()) and len(net.kind(x).shape) == 1:
@@ -160,6 +170,98 @@ def test_a_per_channel_chain_stays_behind_a_flatten_and_a_scalar_one_moves() -> 
         same_bits(graph, after, x=net.data(3))
 
 
+def padded_layer(value: float, code: str, *steps_before: Any, zero: int = 0, pool: bool = False) -> tuple[Net, Graph]:
+    """Convolution, padding of its floats, a chain to codes of these steps, and a second convolution that pads too."""
+    net = Net(1, x=(3, 6, 6))
+    x = net.conv(net.codes("x", CodeType.parse("signed4")), net.weight(CodeType("odd", 1), 4, 3, 3, 3))
+    x = net.pad(net.chain(x, "to_float", ("mul", 0.3)), (0, 1, 2, 3), value)
+    x = net.chain(x, *steps_before, code=CodeType.parse(code), zero=zero)
+    x = net.pool("max_pool2d", x, (2, 2), (2, 2), (0, 0, 0, 0)) if pool else x
+    return net, net.graph(net.conv(x, net.weight(CodeType("odd", 1), 5, 4, 2, 2), padding=(1, 0, 0, 1)))
+
+
+@pytest.mark.parametrize(("code", "zero"), [("unsigned2", 0), ("signed4", 0), ("unsigned4", 5), ("ternary2", 0)])
+def test_zero_padding_of_floats_becomes_padding_of_the_layer_that_reads_their_codes(code: str, zero: int) -> None:
+    net, graph = padded_layer(0.0, code, ("div", 0.4), zero=zero)
+    after = run_passes(graph)
+    assert ops(after) == ["chain", "conv2d", "threshold" if code in ("unsigned2", "ternary2") else "chain", "conv2d"]
+    assert after.nodes[-1].attrs["padding"] == [1, 1, 2, 4]
+    assert after.nodes[-1].inputs == graph.nodes[-1].inputs  # the codes keep their name
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
+@pytest.mark.parametrize(("value", "code", "steps_before"), [(0.0, "odd1", []), (1.5, "unsigned4", []), (0.0, "signed4", [("add", 2.0)])])
+def test_padding_that_is_no_real_zero_stays_padding_of_codes(value: float, code: str, steps_before: list[Any]) -> None:
+    net, graph = padded_layer(value, code, *steps_before)
+    after = run_passes(graph)
+    assert ops(after) == ["chain", "conv2d", "threshold" if code == "odd1" else "chain", "pad2d", "conv2d"]
+    assert after.nodes[-2].attrs["value"] == {"odd1": 1, "unsigned4": 2, "signed4": 2}[code]
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
+def test_padding_stays_ahead_of_a_chain_whose_code_of_it_differs_by_channel() -> None:
+    net, graph = padded_layer(0.0, "signed4", ("add", [0.0, 1.0, 2.0, 3.0]))
+    after = run_passes(graph)
+    assert ops(after)[2:] == ["chain", "pad2d", "chain", "conv2d"]
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
+def test_padding_stays_ahead_of_a_chain_that_overflows_on_it() -> None:
+    _, graph = padded_layer(3e38, "signed4", ("mul", 10.0))
+    assert ops(run_passes(graph))[2:] == ["chain", "pad2d", "chain", "conv2d"]
+
+
+def test_padding_does_not_merge_into_a_max_pool_whose_padding_never_wins() -> None:
+    net, graph = padded_layer(0.0, "signed4", pool=True)
+    after = run_passes(graph)
+    assert ops(after)[3:] == ["pad2d", "max_pool2d", "conv2d"]
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
+def test_padding_with_two_readers_stays() -> None:
+    net = Net(0, x=(2, 3, 3))
+    padded = net.pad("x", (1, 1, 1, 1), 0.0)
+    graph = net.graph(net.codes(padded, CodeType.parse("signed4")), padded)
+    assert run_passes(graph).nodes == graph.nodes
+    net = Net(0, x=(2, 3, 3))
+    padded = net.pad(net.codes("x", CodeType.parse("signed4")), (1, 1, 1, 1), 0)
+    graph = net.graph(net.conv(padded, net.weight(CodeType("odd", 1), 2, 2, 2, 2)), padded)
+    assert run_passes(graph).nodes == graph.nodes
+
+
+def test_zero_padding_of_floats_merges_into_a_float_layer() -> None:
+    net = Net(0, x=(2, 3, 3))
+    graph = net.graph(net.conv(net.pad("x", (1, 2, 0, 1), 0.0), net.weight_f32(3, 2, 2, 2)))
+    after = run_passes(graph)
+    assert ops(after) == ["conv2d_f32"]
+    assert after.nodes[0].attrs["padding"] == [1, 2, 0, 1]
+    same_bits(graph, after, x=net.data(3))
+
+
+def branches(read: bool) -> tuple[Net, Graph]:
+    """Two convolutions whose floats are joined and become codes; with ``read`` the second one's floats are an output too."""
+    net = Net(1, x=(3, 6, 6))
+    codes = net.codes("x", CodeType.parse("signed4"))
+    floats = [net.chain(net.conv(codes, net.weight(CodeType("odd", 1), n, 3, 3, 3)), "to_float", ("mul", 0.3)) for n in (2, 4)]
+    joined = net.chain(net.node("concat", tuple(floats)), ("add", np.arange(6.0) - 3), ("div", 0.5), code=CodeType.parse("signed2"))
+    return net, net.graph(joined, *floats[1:] * read)
+
+
+def test_a_chain_behind_a_concatenation_joins_each_layer_ahead_of_it() -> None:
+    net, graph = branches(read=False)
+    after = run_passes(graph)
+    assert ops(after) == ["chain", "conv2d", "conv2d", "threshold", "threshold", "concat"]
+    assert after.outputs == graph.outputs
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
+def test_a_chain_stays_behind_a_concatenation_whose_parts_others_read() -> None:
+    net, graph = branches(read=True)
+    after = run_passes(graph)
+    assert ops(after) == ["chain", "conv2d", "chain", "conv2d", "chain", "concat", "chain"]
+    same_bits(graph, after, x=net.data(5, scale=3))
+
+
 def test_codes_behind_a_flatten_keep_their_name_when_a_chain_makes_floats_of_them() -> None:
     net = Net(0, x=(3, 2, 2))
     codes = net.codes(net.node("flatten", ("x",)), CodeType.parse("signed4"))
@@ -189,6 +291,9 @@ def test_a_flatten_with_two_readers_keeps_the_other_one() -> None:
         (["round", "round"], None, ["round"]),
         ([("mul", 3.0), "round"], "signed4", ["mul"]),
         (["round"], "odd1", ["round"]),  # -0.4 rounds to -0, which is not negative
+        (["round"], "log23", ["round"]),  # 0.6 rounds to 1, and is nearer to 0
+        ([("max", -4.0), ("min", 4.0)], "log23", []),
+        ([("max", -3.0), ("min", 2.8)], "log23", ["max", "min"]),
         ([("max", -8.0), ("min", 7.0)], "signed4", []),
         ([("max", -7.0), ("min", 7.0)], "signed4", ["max"]),
         ([("max", -1.0), ("min", 1.0)], "odd1", []),

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 
 from lobit.bits import CodeType
-from lobit.format import Constant, Graph, Node, file_bytes, read_file
+from lobit.format import Constant, Graph, Node, file_bytes, read_file, write_file
 from lobit.format.packing import fields_of_codes
+from lobit.runtime import load
+from tests.format.samples import SAMPLES
 
 DOCS = Path(__file__).parents[2] / "docs"
 GOLDEN = sorted((Path(__file__).parents[1] / "golden").glob("v1-*.lobit"))
@@ -74,6 +76,19 @@ def test_the_runner_computes_the_stored_outputs_bit_for_bit(path: Path, scripts:
     for x, y in zip(stored["x"], stored["y"], strict=True):
         found = np.array(scripts[1].run(graph, constants, x.flatten().tolist()), np.float32)
         np.testing.assert_array_equal(found, y.flatten())
+
+
+@pytest.mark.parametrize("name", ["mlp", "moves", "rows"])
+def test_the_runner_computes_what_lobit_computes(name: str, tmp_path: Path, scripts: tuple[ModuleType, ModuleType]) -> None:
+    path = tmp_path / "net.lobit"
+    write_file(path, SAMPLES[name]())
+    graph, constants = scripts[0].read(path)
+    session = load(path)
+    (shape,) = session.graph.inputs.values()
+    x = np.random.default_rng(7).normal(scale=3, size=(9, *shape)).astype(np.float32)
+    found = session(x)
+    for sample, y in zip(x, found[0] if isinstance(found, tuple) else found, strict=True):
+        np.testing.assert_array_equal(np.array(scripts[1].run(graph, constants, sample.flatten().tolist())), y.flatten())
 
 
 def with_weight(codes: Any, code: CodeType) -> bytes:

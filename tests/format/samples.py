@@ -106,4 +106,40 @@ def convnet() -> Graph:
     return check_graph(Graph({"x": (2, 5, 4)}, nodes, ("y",), constants))
 
 
-SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet}
+def moves() -> Graph:
+    """Padding of floats and of codes, and codes side by side."""
+    rng = np.random.default_rng(3)
+    nodes = [
+        Node("pad2d", "frame", ("x",), "x1", {"padding": [0, 1, 2, 0], "value": 0.25}),
+        Node("chain", "sign", ("x1",), "c1", {"steps": [], "code": "odd1", "zero": 0}),
+        Node("pad2d", "ones", ("c1",), "c2", {"padding": [1, 1, 1, 1], "value": 1}),
+        Node("conv2d", "conv", ("c2",), "s1", {**CONV, "padding": [0, 0, 0, 0]}, {"weight": "conv.weight"}),
+        Node("flatten", "flat", ("s1",), "s2"),
+        Node("concat", "join", ("c1", "c1", "c1"), "c3"),
+    ]
+    return check_graph(Graph({"x": (2, 3, 4)}, nodes, ("s2", "c3"), {"conv.weight": codes(rng, (3, 2, 3, 3), "odd1")}))
+
+
+def rows() -> Graph:
+    """Values of two axes: a convolution, both pools and padding along a row; activations that are powers of two."""
+    rng = np.random.default_rng(4)
+    along = {"kernel": [1, 3], "stride": [1, 2], "padding": [0, 1, 0, 1]}
+    nodes = [
+        Node("avg_pool2d", "mean", ("x",), "x1", {**along, "divisor": 3}),
+        Node("pad2d", "frame", ("x1",), "x2", {"padding": [0, 2, 0, 0], "value": -0.5}),
+        Node("chain", "quantize", ("x2",), "c1", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
+        Node("max_pool2d", "max", ("c1",), "c2", {**along, "dilation": [1, 1]}),
+        Node("conv2d", "conv", ("c2",), "s1", {**CONV, "padding": [0, 1, 0, 0], "groups": 3}, {"weight": "conv.weight"}),
+        Node("chain", "powers", ("s1",), "c3", {"steps": [Step("to_float"), Step("mul", "k")], "code": "log24"}, {"k": "powers.k"}),
+        Node("conv2d", "conv2", ("c3",), "s2", {**CONV, "padding": [0, 1, 0, 0]}, {"weight": "conv2.weight"}),
+    ]
+    constants = {
+        "powers.k": floats([0.7]),
+        "conv2.weight": codes(rng, (2, 6, 1, 3), "log23"),
+        "quantize.k": floats([3, 1, 2]),
+        "conv.weight": codes(rng, (6, 1, 1, 2), "signed3"),
+    }
+    return check_graph(Graph({"x": (3, 11)}, nodes, ("s2",), constants))
+
+
+SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "moves": moves, "rows": rows}

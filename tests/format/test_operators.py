@@ -145,7 +145,7 @@ def test_a_constant_that_is_not_finite_is_refused(value: float) -> None:
 @pytest.mark.parametrize(
     ("code", "zero", "why"),
     [
-        ("log23", 0, "no rounding"), ("odd2", 0, "no rounding"), ("odd1", 1, "zero"), ("unsigned2", 4, "zero"), ("unsigned2", -1, "zero"),
+        ("odd8", 0, "no rounding"), ("odd2", 0, "no rounding"), ("odd1", 1, "zero"), ("unsigned2", 4, "zero"), ("unsigned2", -1, "zero"),
         ("signed4", 8, "zero"), (None, 1, "codes only"), ("float", 0, "no code type"), ("unsigned2", 1.0, "integer"), (3, 0, "no code type"),
     ],
 )  # fmt: skip
@@ -212,6 +212,80 @@ def test_add_needs_two_floats_of_one_shape() -> None:
         infer((3,), Node("add", "add", ("x",), "y"))
 
 
+def pad(value: Any, x: str = "x", padding: Any = (1, 0, 2, 3)) -> Node:
+    return Node("pad2d", "pad", (x,), "y", {"padding": list(padding), "value": value})
+
+
+def test_padding_keeps_the_type_and_grows_the_image() -> None:
+    assert infer((3, 4, 5), pad(0.5)) == ValueType("f32", (3, 7, 8))
+    assert infer((3, 4, 5), to_codes("signed4", zero=2), pad(-8, "c")) == ValueType("codes", (3, 7, 8), CodeType.parse("signed4"), 2)
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (pad(float("inf")), "finite"), (pad(1e39), "finite"), (pad(None), "finite"), (pad(True), "finite"), (pad(10**400), "finite"),
+        (pad("0"), "finite"), (pad(0, "c"), "code of odd1"), (pad(1.0, "c"), "code of odd1"), (pad(True, "c"), "code of odd1"),
+        (pad(1, padding=(0, -1, 0, 0)), "padding"), (pad(1, padding=(0, 1)), "padding"), (pad(1, padding=(2**14, 0, 2**14, 2**15)), "2.28 values"),
+        (pad(1, "s"), "f32 or codes"),
+    ],
+)  # fmt: skip
+def test_padding_that_no_value_can_have_is_refused(node: Node, why: str) -> None:
+    conv = Node("conv2d", "conv", ("c",), "s", CONV, {"weight": "w"})
+    with pytest.raises(FormatError, match=why):
+        infer((3, 4, 5), to_codes(), conv, node, w=codes(RNG, (1, 3, 3, 3), "odd1"))
+
+
+def test_a_row_stays_a_row() -> None:
+    row = {**POOL, "kernel": [1, 2]}
+    assert infer((3, 9), Node("max_pool2d", "pool", ("x",), "p", row)) == ValueType("f32", (3, 4))
+    mean = {"kernel": [1, 2], "stride": [5, 1], "padding": [0, 1, 0, 0], "divisor": 2}
+    assert infer((3, 9), Node("avg_pool2d", "pool", ("x",), "p", mean)) == ValueType("f32", (3, 9))
+    assert infer((3, 9), pad(0.5, padding=(0, 1, 0, 2))) == ValueType("f32", (3, 12))
+    assert infer((3, 9), Node("flatten", "flat", ("x",), "y")).shape == (27,)
+    conv = Node("conv2d", "conv", ("c",), "s", {**CONV, "padding": [0, 0, 0, 1]}, {"weight": "w"})
+    assert infer((3, 9), to_codes(), conv, w=codes(RNG, (2, 3, 1, 4), "odd1")) == ValueType("i32", (2, 7))
+    for node in (pad(0.5), Node("max_pool2d", "pool", ("x",), "p", {**POOL, "padding": [1, 0, 1, 0], "stride": [1, 1]})):
+        with pytest.raises(FormatError, match="it must make one"):
+            infer((3, 9), node)
+
+
+def concat(*inputs: str) -> Node:
+    return Node("concat", "join", inputs, "y")
+
+
+@pytest.mark.parametrize("code", ["log22", "log23", "log24"])
+def test_a_chain_rounds_to_powers_of_two_and_thresholds_do_not(code: str) -> None:
+    assert infer((3,), to_codes(code)) == ValueType("codes", (3,), CodeType.parse(code))
+    with pytest.raises(FormatError, match="zero of log2"):
+        infer((3,), to_codes(code, zero=1))
+    with pytest.raises(FormatError, match="rounding to odd2"):
+        infer((3,), to_codes("odd2"))
+
+
+def test_joined_values_have_all_channels() -> None:
+    assert infer((3, 4, 5), concat("x", "x")) == ValueType("f32", (6, 4, 5))
+    two = to_codes("signed4", "a", 2), to_codes("signed4", "b", 2)
+    assert infer((3,), *two, concat("a", "b", "a")) == ValueType("codes", (9,), CodeType.parse("signed4"), 2)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        ([concat("x")], "takes 2 to 64 inputs, not 1"),
+        ([concat(*["x"] * 65)], "takes 2 to 64 inputs, not 65"),
+        ([to_codes(), concat("x", "c")], "one type"),
+        ([to_codes("signed4", "a"), to_codes("signed4", "b", 1), concat("a", "b")], "one type"),
+        ([Node("max_pool2d", "pool", ("x",), "p", POOL), concat("x", "p")], "alike but for their channels"),
+        ([to_codes(), Node("conv2d", "conv", ("c",), "s", CONV, {"weight": "w"}), concat("s", "s")], "f32 or codes"),
+    ],
+)  # fmt: skip
+def test_values_that_do_not_join_are_refused(nodes: list[Node], why: str) -> None:
+    constants = {"w": codes(RNG, (1, 3, 3, 3), "odd1")} if any(node.constants for node in nodes) else {}
+    with pytest.raises(FormatError, match=why):
+        infer((3, 4, 5), *nodes, **constants)
+
+
 def test_flatten_needs_an_image() -> None:
     assert infer((3, 4, 5), Node("flatten", "flat", ("x",), "y")).shape == (60,)
     with pytest.raises(FormatError, match="flat"):
@@ -225,7 +299,8 @@ def test_flatten_needs_an_image() -> None:
         ({"outputs": ("nowhere",)}, "nowhere"),
         ({"inputs": {}}, "needs an input"),
         ({"inputs": {"x": (13,), "y": (13,)}}, "stands twice"),
-        ({"inputs": {"x": (13, 2)}}, r"\(13, 2\)"),
+        ({"inputs": {"x": (1, 13, 2, 1)}}, r"\(1, 13, 2, 1\)"),
+        ({"inputs": {"x": (13, 2)}}, r"must have shape \(K,\)"),
         ({"inputs": {"x": (2**29,)}}, "at most"),
         ({"inputs": {"x": (1, 2**17, 1)}}, "limit of height"),
         ({"inputs": {"": (13,)}}, "names are printable"),

@@ -132,27 +132,59 @@ def _fake(layer, x):
     return F.conv2d(values, weight, layer.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
-def digest() -> str:
-    """All bits that a small net of every exact layer gives in eval, in both layouts."""
-    torch.manual_seed(0)
-    sha = hashlib.sha256()
-    for weights, inputs in FAMILIES:
-        net = torch.nn.Sequential(
-            lnn.Conv2d(5, 16, 3, padding=1, weight_quantizer=weights, input_quantizer=inputs),
+def exact_nets(**quantizers):
+    """Small nets of all exact layers, with the shapes of their inputs."""
+    yield (
+        (5, 9, 9),
+        torch.nn.Sequential(
+            lnn.Conv2d(5, 16, 3, padding=1, **quantizers),
             lnn.BatchNorm2d(16),
             lnn.AvgPool2d(3, 2, 1),
             torch.nn.ReLU(),
-            lnn.Conv2d(16, 70, 3, weight_quantizer=weights, input_quantizer=inputs),
+            lnn.Conv2d(16, 70, 3, **quantizers),
             lnn.AdaptiveAvgPool2d(1),
             torch.nn.Flatten(),
-            lnn.Linear(70, 11, weight_quantizer=weights, input_quantizer=inputs),
-        )
+            lnn.Linear(70, 11, **quantizers),
+        ),
+    )
+    yield (
+        (5, 9),
+        torch.nn.Sequential(
+            lnn.Conv1d(5, 16, 3, padding=1, **quantizers),
+            lnn.BatchNorm1d(16),
+            lnn.RPReLU(16),
+            lnn.AvgPool1d(3, 2, 1),
+            lnn.ConvTranspose1d(16, 6, 3, 2, groups=2, **quantizers),
+            lnn.PReLU(),
+            lnn.Conv1d(6, 70, 2, groups=2, **quantizers),
+            lnn.AdaptiveAvgPool1d(2),
+        ),
+    )
+    yield (
+        (5, 4, 6, 5),
+        torch.nn.Sequential(
+            lnn.Conv3d(5, 16, 3, padding=1, **quantizers),
+            lnn.BatchNorm3d(16),
+            lnn.AvgPool3d(3, 2, 1),
+            lnn.ConvTranspose3d(16, 4, 3, 2, **quantizers),
+            lnn.AdaptiveAvgPool3d(1),
+        ),
+    )
+    yield (5, 4, 6), torch.nn.Sequential(lnn.ConvTranspose2d(5, 9, 3, 2, **quantizers), lnn.GlobalAvgPool2d())
+
+
+def digest() -> str:
+    """All bits that small nets of every exact layer give in eval, in both layouts."""
+    torch.manual_seed(0)
+    sha = hashlib.sha256()
+    nets = [each for weights, inputs in FAMILIES for each in exact_nets(weight_quantizer=weights, input_quantizer=inputs)]
+    for shape, net in nets:
         rng = np.random.default_rng(1)
         with torch.no_grad():
             for tensor in (*net.parameters(), *net.buffers()):
                 if tensor.ndim and tensor.is_floating_point():
                     tensor.copy_(torch.from_numpy(rng.uniform(0.1, 1, tuple(tensor.shape)).astype(np.float32)))
-            x = torch.from_numpy(rng.normal(size=(4, 5, 9, 9)).astype(np.float32))
+            x = torch.from_numpy(rng.normal(size=(4, *shape)).astype(np.float32))
             for layer in net:  # steps set by hand: training's float statistics are no part of the promise
                 for quantizer in (getattr(layer, "weight_quantizer", None), getattr(layer, "input_quantizer", None)):
                     if hasattr(quantizer, "step") and hasattr(quantizer, "started"):
@@ -163,8 +195,9 @@ def digest() -> str:
                             state["sign_of_input"].fill_(0)
                         quantizer.load_state_dict(state)
             net.eval()
-            for image in (x, x.to(memory_format=torch.channels_last)):
-                sha.update(net(image).numpy().tobytes())
+            layouts = {4: torch.channels_last, 5: torch.channels_last_3d}
+            for layout in (torch.contiguous_format, layouts.get(x.ndim, torch.contiguous_format)):
+                sha.update(net(x.to(memory_format=layout)).numpy().tobytes())
     return sha.hexdigest()
 
 

@@ -11,34 +11,83 @@ import torch.nn.functional as F
 from torch import nn
 
 from lobit import nn as lnn
-from lobit.errors import ConfigError
+from lobit.errors import ConfigError, ShapeError
 
 PAIRS = [
-    (lambda: lnn.Linear(7, 5), lambda: nn.Linear(7, 5), (3, 7)),
-    (lambda: lnn.Linear(7, 5, bias=False), lambda: nn.Linear(7, 5, bias=False), (3, 7)),
-    (lambda: lnn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), lambda: nn.Conv2d(4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), (2, 4, 9, 8)),
-    (lambda: lnn.BatchNorm1d(5), lambda: nn.BatchNorm1d(5), (6, 5)),
-    (lambda: lnn.BatchNorm2d(5, affine=False), lambda: nn.BatchNorm2d(5, affine=False), (4, 5, 3, 3)),
-    (lambda: lnn.AvgPool2d(3, 2, 1), lambda: nn.AvgPool2d(3, 2, 1), (2, 3, 7, 6)),
-    (lambda: lnn.AdaptiveAvgPool2d(1), lambda: nn.AdaptiveAvgPool2d(1), (2, 3, 5, 6)),
+    ("Linear", (7, 5), {}, (3, 7)),
+    ("Linear", (7, 5), {"bias": False}, (7,)),
+    ("Linear", (7, 5), {}, (2, 3, 4, 7)),
+    ("Conv1d", (4, 6, 3), {}, (2, 4, 9)),
+    ("Conv1d", (4, 6, 2, 2, 1, 2, 2), {"bias": False}, (4, 9)),
+    ("Conv1d", (4, 4, 4), {"padding": "same", "groups": 4, "dilation": 3}, (2, 4, 9)),
+    ("Conv1d", (4, 6, 3), {"padding": 2, "padding_mode": "circular"}, (2, 4, 9)),
+    ("Conv2d", (4, 6, (3, 2), (1, 2), (2, 1), (1, 2), 2), {}, (2, 4, 9, 8)),
+    ("Conv2d", (4, 8, 3), {"groups": 4, "padding": "same"}, (4, 9, 8)),
+    ("Conv2d", (4, 6, 3), {"padding": "valid", "bias": False}, (2, 4, 9, 8)),
+    ("Conv2d", (4, 6, 3), {"padding": 1, "padding_mode": "reflect"}, (2, 4, 9, 8)),
+    ("Conv2d", (4, 6, 3), {"padding": (2, 1), "padding_mode": "replicate"}, (2, 4, 9, 8)),
+    ("Conv3d", (4, 6, (1, 3, 2), (2, 1, 1), (0, 1, 2), (1, 2, 1), 2), {}, (2, 4, 5, 6, 7)),
+    ("Conv3d", (2, 3, 2), {"padding": "same"}, (2, 5, 6, 7)),
+    ("Conv3d", (2, 3, 3), {"padding": 1, "padding_mode": "replicate", "bias": False}, (1, 2, 5, 6, 7)),
+    ("ConvTranspose1d", (4, 6, 3), {}, (2, 4, 5)),
+    ("ConvTranspose1d", (4, 6, 3, 2, 1, 1, 2, False), {}, (4, 5)),
+    ("ConvTranspose2d", (4, 6, (3, 2), (2, 3), (1, 0), (1, 2), 2, True, (1, 2)), {}, (2, 4, 5, 4)),
+    ("ConvTranspose2d", (4, 4, 2), {"groups": 4, "stride": 2}, (4, 5, 4)),
+    ("ConvTranspose3d", (4, 2, 2, 2, 1, 1, 2), {}, (2, 4, 3, 4, 5)),
+    ("ConvTranspose3d", (2, 3, (1, 2, 3)), {"dilation": 2, "bias": False}, (2, 3, 4, 5)),
+    ("BatchNorm1d", (5,), {}, (6, 5)),
+    ("BatchNorm1d", (5,), {"momentum": None}, (6, 5, 4)),
+    ("BatchNorm2d", (5,), {"affine": False}, (4, 5, 3, 3)),
+    ("BatchNorm2d", (5,), {"track_running_stats": False}, (4, 5, 3, 3)),
+    ("BatchNorm3d", (5,), {}, (4, 5, 2, 3, 3)),
+    ("AvgPool1d", (3, 2, 1), {}, (2, 3, 8)),
+    ("AvgPool1d", (4,), {}, (3, 9)),
+    ("AvgPool2d", (3, 2, 1), {}, (2, 3, 7, 6)),
+    ("AvgPool2d", ((1, 2),), {"divisor_override": 3}, (3, 7, 6)),
+    ("AvgPool3d", (3, 2, 1), {}, (2, 3, 4, 7, 6)),
+    ("AvgPool3d", ((1, 2, 3), (2, 1, 1)), {"divisor_override": 5}, (3, 4, 7, 6)),
+    ("AdaptiveAvgPool1d", (3,), {}, (2, 3, 6)),
+    ("AdaptiveAvgPool2d", (1,), {}, (2, 3, 5, 6)),
+    ("AdaptiveAvgPool2d", ((None, 3),), {}, (3, 5, 6)),
+    ("AdaptiveAvgPool3d", ((2, None, 1),), {}, (2, 3, 4, 5, 6)),
+    ("PReLU", (), {}, (3, 4)),
+    ("PReLU", (4,), {"init": -0.5}, (3, 4, 5, 2)),
 ]
+LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-@pytest.mark.parametrize(("make", "make_torch", "shape"), PAIRS)
-def test_a_layer_without_quantizers_is_torchs(make, make_torch, shape):
+@pytest.mark.parametrize(("name", "args", "settings", "shape"), PAIRS)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_layer_without_quantizers_is_torchs(name, args, settings, shape, training):
     torch.manual_seed(0)
-    ours, theirs = make(), make_torch()
+    ours, theirs = (getattr(package, name)(*args, **settings).train(training) for package in (lnn, nn))
     theirs.load_state_dict(ours.state_dict(), strict=True)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     x = torch.randn(shape)
-    xs = [x.clone().requires_grad_() for _ in range(2)]
-    ys = [layer(v) for layer, v in zip((ours, theirs), xs, strict=True)]
-    torch.testing.assert_close(*ys, rtol=1e-6, atol=1e-6)
-    for y in ys:
-        y.square().sum().backward()
-    torch.testing.assert_close(xs[0].grad, xs[1].grad, rtol=1e-5, atol=1e-5)
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
+    for layout in {torch.contiguous_format, LAYOUTS.get(len(shape), torch.contiguous_format)}:
+        xs = [x.to(memory_format=layout, copy=True).requires_grad_() for _ in range(2)]
+        ys = [layer(v) for layer, v in zip((ours, theirs), xs, strict=True)]
+        torch.testing.assert_close(*ys, rtol=1e-6, atol=1e-6)
+        for layer, y in zip((ours, theirs), ys, strict=True):
+            layer.zero_grad()
+            y.square().sum().backward()
+        torch.testing.assert_close(xs[0].grad, xs[1].grad, rtol=1e-5, atol=1e-5)
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_the_table_has_every_layer_that_torch_has_too():
+    """Embedding takes indices and has its own tests."""
+    own = {name for name in lnn.__all__ if getattr(lnn, name) is not getattr(nn, name, getattr(lnn, name))}
+    assert own - {"Embedding"} == {name for name, *_ in PAIRS}
+
+
+@pytest.mark.parametrize("size", [(9, 7), (2, 6, 10, 8)])
+def test_a_transposed_convolution_takes_an_output_size_as_torchs_does(size):
+    ours, theirs = (package.ConvTranspose2d(4, 6, 3, (2, 2), 1) for package in (lnn, nn))
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 5, 4)
+    torch.testing.assert_close(ours(x, output_size=size), theirs(x, output_size=list(size)))
 
 
 @pytest.mark.parametrize(
@@ -129,6 +178,36 @@ def test_squared_hinge_is_the_papers_formula():
     t = np.array([[-1, -1, 1], [1, -1, -1]])
     expected = np.mean(np.maximum(0, 1 - t * y.numpy()) ** 2)
     assert float(lnn.SquaredHingeLoss()(y, labels)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_squared_hinge_has_the_formulas_gradient_and_stays_float32_for_narrow_logits():
+    y, labels = (
+        torch.randn(5, 4, generator=torch.Generator().manual_seed(0), requires_grad=True),
+        torch.tensor([0, 3, 1, 1, 2], dtype=torch.int32),
+    )
+    t = 2.0 * np.eye(4)[labels.numpy()] - 1
+    lnn.SquaredHingeLoss()(y, labels).backward()
+    np.testing.assert_allclose(y.grad.numpy(), -2 * t * np.maximum(0, 1 - t * y.detach().double().numpy()) / 20, rtol=1e-6, atol=1e-8)
+    narrow = lnn.SquaredHingeLoss()(y.detach().bfloat16(), labels)
+    assert narrow.dtype == torch.float32
+    assert narrow == lnn.SquaredHingeLoss()(y.detach().bfloat16().float(), labels)
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "message"),
+    [
+        ((4, 3), torch.zeros(4, 1, dtype=torch.int64), r"not \(4, 3\) and \(4, 1\)"),  # would broadcast
+        ((1, 3), torch.zeros(4, dtype=torch.int64), r"not \(1, 3\) and \(4,\)"),  # so would this
+        ((4,), torch.zeros(4, dtype=torch.int64), r"not \(4,\) and \(4,\)"),
+        ((4, 3, 5), torch.zeros(4, 5, dtype=torch.int64), r"not \(4, 3, 5\)"),
+        ((4, 1), torch.zeros(4, dtype=torch.int64), "two classes or more, not 1"),
+        ((4, 3), torch.zeros(4), "not torch.float32"),
+        ((4, 2), torch.zeros(4, dtype=torch.bool), "not torch.bool"),
+    ],
+)
+def test_squared_hinge_refuses_logits_and_labels_that_do_not_belong_together(logits, labels, message):
+    with pytest.raises(ShapeError, match=message):
+        lnn.SquaredHingeLoss()(torch.zeros(logits), labels)
 
 
 def test_an_adaptive_pool_that_does_not_divide_is_torchs_own():

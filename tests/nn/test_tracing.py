@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -42,3 +44,45 @@ def test_an_exported_program_gives_the_same_bits(family):
     net, x = started(*family).eval(), torch.randn(6, 3, 4, 4)
     program = torch.export.export(net, (x,), strict=False)
     assert torch.equal(program.module()(x), net(x))
+
+
+class Branches(nn.Module):
+    """Two quantized branches side by side, and what follows reads both."""
+
+    def __init__(self, **settings):
+        super().__init__()
+        self.left, self.right = lnn.Conv2d(3, 4, 3, padding=1, **settings), lnn.Conv2d(3, 5, 1, **settings)
+        self.after = lnn.Conv2d(9, 2, 3, **settings)
+
+    def forward(self, x):
+        return self.after(torch.cat([self.left(x), self.right(x)], 1))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_concatenation_of_branches_trains_as_the_two_halves_of_what_follows(family):
+    """``torch.cat`` needs no layer of its own: the sum over both halves is that of the layer, each half with the codes of the whole."""
+    weights, activations, bits = family
+    torch.manual_seed(0)
+    net = Branches(weight_quantizer={"name": weights, "bits": bits}, input_quantizer={"name": activations, "bits": bits})
+    x = torch.randn(4, 3, 6, 6)
+    net(x)
+    for model, training in ((net, True), (torch.compile(net, backend="aot_eager", fullgraph=True), True), (net, False)):
+        twin = copy.deepcopy(net.train(training))
+        y, expected = model(x), by_halves(twin, x)
+        torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
+        found, wanted = (
+            torch.autograd.grad(z.square().sum(), [p for p in of.parameters() if p.requires_grad], allow_unused=True)
+            for z, of in ((y, net), (expected, twin))
+        )
+        assert sum(a is not None for a in found) >= 6
+        for a, b in zip(found, wanted, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(b.abs().max()))
+
+
+def by_halves(net, x):
+    after = net.after
+    codes, kernel = after.input_quantizer(torch.cat([net.left(x), net.right(x)], 1)), after.weight_quantizer(after.weight)
+    halves = [nn.functional.conv2d(codes.values()[:, part], kernel.values()[:, part]) for part in (slice(0, 4), slice(4, 9))]
+    return halves[0] + halves[1] + after.bias.reshape(-1, 1, 1)

@@ -16,42 +16,68 @@ from numpy.typing import NDArray
 from lobit import quantizers as Q
 from lobit.quantizers.base import Role
 
+Array = NDArray[Any]
+
 
 @dataclass(frozen=True)
 class Row:
     """One quantizer: how it is built, and what its formula says.
+
+    Weights have shape (3, n), output channels first; activations and gradients (n, 3), samples first.
 
     Attributes
     ----------
     name, role, bits, settings
         As `lobit.quantizers.get` takes them; one test for each width.
     forward : callable
-        ``(quantizer, x) -> (codes, scale)`` from a float32 array, in float64, from the formula alone: the quantizer is read for its settings and learned state only.
-    backward : callable
-        ``(quantizer, x, g) -> gradient in x`` of ``(values * g).sum()``.
+        ``(quantizer, x) -> (codes, scale)``, or ``(codes, scale, offset)``, from a float32 array, in float64, from the formula alone: the quantizer is read for its
+        settings and learned state only.
+    backward : callable or None
+        ``(quantizer, x, g) -> gradient in x`` of ``(values * g).sum()``; None for gradients, which have none.
     eval_only_codes : bool
-        Whether codes in training are random, so that `forward` holds in eval.
+        Whether codes in training are random, or made in less than the formula's precision, so that `forward` holds in eval.
     monotone, symmetric, idempotent : bool
-        Properties of the values that hold: rising with x; odd in x away from rounding ties; unchanged when quantized again with the same state.
+        Properties of the values that hold: rising with x along each channel; odd in x away from rounding ties; unchanged when quantized again with the same state.
     refused : str
         Words of the error when a layer with it is exported; "" where it exports and verifies.
+    mean : callable or None
+        ``(quantizer, x) -> mean of the values`` over many draws in training, for stochastic quantizers; x is (1, n) for weights and (n, 3) else.
+    tolerance : float
+        Of gradients, relative.
+    rounding : float
+        How far an input may be from the one whose float64 codes are the float32 ones, relative to itself: both may round a quotient to another side of a tie.
+    slack : float
+        The same, absolute: for formulas that subtract, where the relative error has no bound.
     """
 
     name: str
     role: Role
     bits: tuple[int, ...]
-    forward: Callable[[Any, NDArray[Any]], tuple[NDArray[Any], Any]]
-    backward: Callable[[Any, NDArray[Any], NDArray[Any]], NDArray[Any]]
+    forward: Callable[[Any, Array], tuple[Any, ...]]
+    backward: Callable[[Any, Array, Array], Array] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     eval_only_codes: bool = False
     monotone: bool = True
     symmetric: bool = False
     idempotent: bool = True
     refused: str = ""
+    mean: Callable[[Any, Array], Array] | None = None
+    tolerance: float = 1e-5
+    rounding: float = 2.0**-22
+    slack: float = 0.0
+
+    def __str__(self) -> str:
+        settings = "".join(f"-{name}={value}" for name, value in self.settings.items())
+        return f"{self.role}-{self.name}{settings}"
 
     def build(self, bits: int) -> Any:
         """A fresh quantizer of this row."""
         return Q.get({"name": self.name, **self.settings}, self.role, bits)
+
+    def nearby(self, x: Array) -> list[Array]:
+        """``x``, and all of it moved up and down by what rounding may make of it."""
+        move = abs(x.astype("float64")) * self.rounding + self.slack
+        return [x, (x + move).astype("float32"), (x - move).astype("float32")]
 
 
 def rows() -> list[Row]:

@@ -195,15 +195,19 @@ def test_a_layer_used_twice_in_one_pass_takes_both_gradients():
 def test_all_processes_start_from_the_same_statistics(tmp_path, monkeypatch):
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
     try:
-        other = {dist.ReduceOp.MIN: -3.0, dist.ReduceOp.SUM: 9.0}  # what a second process would bring
+        other = Q.Observer()
+        other.see(torch.tensor([-5.0, 7.0]))  # what a second process would bring
 
         def with_another_process(tensor, op):
-            tensor.copy_(torch.minimum(tensor, tensor.new_tensor(other[op])) if op == dist.ReduceOp.MIN else tensor + other[op])
+            if op == dist.ReduceOp.MAX:
+                theirs = tensor.new_tensor([-other.lowest, other.highest, other.exponent, -torch.inf, -torch.inf])
+                tensor.copy_(torch.maximum(tensor, theirs))
+            else:
+                tensor += torch.stack([other.counts, other.sums])
 
         monkeypatch.setattr(dist, "all_reduce", with_another_process)
-        monkeypatch.setattr(dist, "get_world_size", lambda: 2)
         quantizer = Q.LSQ(3)
-        quantizer(torch.tensor([1.0, 1.0]))
+        quantizer(torch.tensor([4.0, 4.0]))
         assert quantizer.nonnegative is False
         assert quantizer.step.item() == pytest.approx(2 * 5 / np.sqrt(3))
     finally:

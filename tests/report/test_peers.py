@@ -74,7 +74,46 @@ def residual():
     return net, y
 
 
-CASES = {"mlp": one_bit_mlp, "convnet": one_bit_convnet, "wide": wide_codes, "residual": residual}
+def padded():
+    """Codes padded with codes of a type with a zero, and floats."""
+    net = Net(5, x=(3, 4, 5))
+    x = net.chain("x", ("add", 1.0), code=CodeType("unsigned", 4), zero=3)
+    s = net.conv(net.pad(x, (1, 0, 2, 1), 5), net.weight(SIGN, 4, 3, 3, 3))
+    net.pad(net.chain(s, "to_float", ("add", 1.0)), (0, 1, 1, 2), -2.5)
+    return net
+
+
+def joined():
+    """Codes side by side whose tensors have different scales, and floats."""
+    net = Net(6, x=(3, 4, 5))
+    two = net.chain("x", ("mul", 2.0), code=CodeType("signed", 8))
+    four = net.chain("x", ("mul", 4.0), code=CodeType("signed", 8))
+    s = net.conv(net.node("concat", (two, four)), net.weight(SIGN, 4, 6, 3, 3))
+    f = net.chain(s, "to_float", ("add", 1.0))
+    net.node("concat", (f, net.chain(f, ("max", 0.0))))
+    return net
+
+
+def rows():
+    """Values of two axes, as inputs, between operators and as outputs."""
+    net = Net(7, x=(3, 9))
+    x = net.chain("x", ("mul", 2.0), code=CodeType("signed", 8))
+    y = net.pool("max_pool2d", x, (1, 2), (1, 2), (0, 1, 0, 0))
+    s = net.conv(y, net.weight(SIGN, 4, 3, 1, 3), padding=(0, 1, 0, 1))
+    f = net.chain(s, "to_float", ("add", 1.0))
+    net.node("flatten", (net.pad(f, (0, 1, 0, 2), 0.5),))
+    return net, f
+
+
+CASES = {
+    "mlp": one_bit_mlp,
+    "convnet": one_bit_convnet,
+    "wide": wide_codes,
+    "residual": residual,
+    "padded": padded,
+    "joined": joined,
+    "rows": rows,
+}
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -14,6 +14,7 @@ INPUT_CODES = [
     *(CodeType("signed", bits) for bits in range(2, 9)),
     CodeType("ternary", 2),
     CodeType("odd", 1),
+    *(CodeType("log2", bits) for bits in range(2, 5)),
 ]
 WEIGHT_CODES = [
     *INPUT_CODES[:16],
@@ -95,6 +96,9 @@ class Net:
         attrs = {"kernel": list(kernel), "stride": list(stride), "padding": list(padding)}
         attrs |= {"dilation": list(dilation)} if op == "max_pool2d" else {"divisor": int(np.prod(kernel))}
         return self.node(op, (x,), attrs)
+
+    def pad(self, x: str, padding: Any, value: float) -> str:
+        return self.node("pad2d", (x,), {"padding": list(padding), "value": value})
 
     def data(self, batch: int, name: str = "x", scale: float = 1.0) -> np.ndarray[Any, Any]:
         """Random input floats, some of them exactly halfway between integers."""

@@ -55,7 +55,17 @@ def chain(graph: Graph, node: Node, x: Array) -> Array:
     code, zero = CodeType.parse(node.attrs["code"]), node.attrs.get("zero", 0)
     if code.alphabet is Alphabet.ODD:
         return np.where(x >= 0, 1, -1).astype(np.int64)
+    if code.alphabet is Alphabet.LOG2:
+        return _powers(x, code)
     return np.clip(np.rint(x), code.lo - zero, code.hi - zero).astype(np.int64) + zero
+
+
+def _powers(x: Array, code: CodeType) -> Array:
+    """The larger of two neighbouring powers of two from their geometric mean on, in float32; a NaN has the lowest code."""
+    size = np.zeros(x.shape, np.int64)
+    for e in range(2 ** (code.bits - 1) - 1):
+        size[np.abs(x) >= np.ldexp(np.sqrt(np.float32(2)), e - 1)] = 2**e
+    return np.where(np.isnan(x), code.lo, np.where(x < 0, -size, size))
 
 
 def _patches(x: Array, kernel: Any, attrs: Mapping[str, Any], fill: Any) -> Array:
@@ -131,15 +141,31 @@ def avg_pool2d(graph: Graph, node: Node, x: Array) -> Array:
     return total / np.float32(node.attrs["divisor"])
 
 
+def pad2d(graph: Graph, node: Node, x: Array) -> Array:
+    top, left, bottom, right = node.attrs["padding"]
+    return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=node.attrs["value"])
+
+
+def _of_rows(meaning: Any) -> Any:
+    """An operator on images, for (N, C, L) too: images of one row."""
+
+    def run(graph: Graph, node: Node, x: Array) -> Array:
+        return meaning(graph, node, x[:, :, None])[:, :, 0] if x.ndim == 3 else meaning(graph, node, x)
+
+    return run
+
+
 MEANING = {
     "chain": chain,
     "linear": linear,
-    "conv2d": conv2d,
+    "conv2d": _of_rows(conv2d),
     "linear_f32": linear_f32,
-    "conv2d_f32": conv2d_f32,
+    "conv2d_f32": _of_rows(conv2d_f32),
     "threshold": threshold,
-    "max_pool2d": max_pool2d,
-    "avg_pool2d": avg_pool2d,
+    "max_pool2d": _of_rows(max_pool2d),
+    "avg_pool2d": _of_rows(avg_pool2d),
+    "pad2d": _of_rows(pad2d),
     "add": lambda graph, node, a, b: a + b,
+    "concat": lambda graph, node, *x: np.concatenate(x, axis=1),
     "flatten": lambda graph, node, x: x.reshape(len(x), math.prod(x.shape[1:])),
 }

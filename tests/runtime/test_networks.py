@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,11 @@ CHANNELS = st.sampled_from([1, 2, 3, 5, 16, 31, 32, 33, 64, 65, 70])
 def grow(draw: Any, net: Net, x: str) -> str:
     """Append one random operator that fits the value x."""
     kind = net.kind(x)
-    image = len(kind.shape) == 3
+    image = len(kind.shape) > 1
     options = {
-        "f32": ["codes", "codes", "chain", "add", "max_pool"] + (["avg_pool", "flatten"] if image else []),
-        "i32": ["threshold", "threshold", "dequantize", "requantize", "max_pool"] + (["flatten"] if image else []),
-        "codes": ["product", "product", "product", "max_pool", "dequantize"] + (["flatten"] if image else []),
+        "f32": ["codes", "codes", "chain", "add", "concat"] + (["avg_pool", "max_pool", "flatten", "pad"] if image else []),
+        "i32": ["threshold", "threshold", "dequantize", "requantize"] + (["max_pool", "flatten"] if image else []),
+        "codes": ["product", "product", "product", "dequantize", "concat"] + (["max_pool", "flatten", "pad"] if image else []),
     }[kind.kind]
     match draw(st.sampled_from(options)):
         case "codes":
@@ -33,6 +34,10 @@ def grow(draw: Any, net: Net, x: str) -> str:
             return net.chain(x, ("mul", scale), ("add", net.rng.normal(size=kind.shape[0])), ("max", 0.0))
         case "add":
             return net.node("add", (x, draw(st.sampled_from([other for other in values(net) if net.kind(other) == kind]))))
+        case "concat":
+            others = [other for other in values(net) if replace(net.kind(other), shape=kind.shape) == kind]
+            alike = [other for other in others if net.kind(other).shape[1:] == kind.shape[1:]]
+            return net.node("concat", (*draw(st.lists(st.sampled_from(alike), min_size=1, max_size=3)), x))
         case "dequantize":
             return net.chain(
                 x, "to_float", ("mul", net.rng.normal(scale=0.3, size=kind.shape[0])), ("add", net.rng.normal(size=kind.shape[0]))
@@ -43,12 +48,18 @@ def grow(draw: Any, net: Net, x: str) -> str:
             return net.threshold(x, CodeType.parse(draw(st.sampled_from(["odd1", "unsigned1", "odd2", "unsigned2", "ternary2"]))), 10)
         case "flatten":
             return net.node("flatten", (x,))
-        case "max_pool" if image and min(kind.shape[1:]) > 1:
+        case "max_pool" if min(kind.shape[1:]) > 1:
+            rows, padding = min(len(kind.shape) - 1, 2), draw(st.sampled_from([(0, 0, 0, 0), (1, 0, 0, 1)]))
             return net.pool(
-                "max_pool2d", x, (2, 2), draw(st.sampled_from([(2, 2), (1, 2)])), draw(st.sampled_from([(0, 0, 0, 0), (1, 0, 0, 1)]))
+                "max_pool2d", x, (rows, 2), draw(st.sampled_from([(2, 2), (1, 2)])), padding if rows == 2 else (0, padding[0], 0, 1)
             )
-        case "avg_pool" if image and min(kind.shape[1:]) > 1:
-            return net.pool("avg_pool2d", x, (2, 2), (1, 1), (0, 1, 1, 0))
+        case "avg_pool" if min(kind.shape[1:]) > 1:
+            rows = min(len(kind.shape) - 1, 2)
+            return net.pool("avg_pool2d", x, (rows, 2), (1, 1), (0, 1, rows - 1, 0))
+        case "pad":
+            rows = len(kind.shape) - 2
+            padding = [draw(st.integers(0, 2 * side)) for side in (rows, 1, rows, 1)]
+            return net.pad(x, padding, draw(st.sampled_from(kind.code.levels)) if kind.code else draw(st.sampled_from([0.0, -0.0, 1.5])))
         case "product":
             return product(draw, net, x)
     return x
@@ -59,13 +70,13 @@ def product(draw: Any, net: Net, x: str) -> str:
     if len(shape) == 1:
         return net.linear(x, net.weight(code, outputs, shape[0]))
     groups = draw(st.sampled_from([n for n in (1, 2, 3, shape[0]) if shape[0] % n == 0]))
-    kernel = [draw(st.integers(1, 3)) for _ in range(2)]
+    kernel = [draw(st.integers(1, 3)) if len(shape) == 3 else 1, draw(st.integers(1, 3))]
     padding = [kernel[axis % 2] - 1 if draw(st.booleans()) else kernel[axis % 2] // 2 for axis in range(4)]
     return net.conv(
         x,
         net.weight(code, max(1, outputs // groups) * groups, shape[0] // groups, *kernel),
         (1, draw(st.integers(1, 2))),
-        padding,
+        padding if len(shape) == 3 else [0, padding[1], 0, padding[3]],
         groups=groups,
     )
 
@@ -76,7 +87,9 @@ def values(net: Net) -> list[str]:
 
 @st.composite
 def networks(draw: Any) -> Net:
-    shape = draw(st.one_of(st.tuples(CHANNELS), st.tuples(CHANNELS, st.integers(1, 6), st.integers(1, 6))))
+    shape = draw(
+        st.one_of(st.tuples(CHANNELS), st.tuples(CHANNELS, st.integers(1, 9)), st.tuples(CHANNELS, st.integers(1, 6), st.integers(1, 6)))
+    )
     net = Net(draw(st.integers(0, 2**32 - 1)), x=shape)
     x = "x"
     for _ in range(draw(st.integers(1, 9))):

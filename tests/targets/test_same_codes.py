@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lobit.bits import CodeType
 from lobit.format import Graph
-from lobit.format.operators import MAX_SUM
+from lobit.format.table import MAX_SUM
 from lobit.runtime import Session
 from tests.runtime.nets import INPUT_CODES, WEIGHT_CODES, Net
 from tests.runtime.reference import interpret

@@ -87,7 +87,7 @@ class GraphBuilder:
         inputs: Sequence[Value],
         shape: tuple[int, ...],
         attrs: Mapping[str, Any] | None = None,
-        constants: Mapping[str, Constant] | None = None,
+        constants: Mapping[str, Constant | str] | None = None,
         *,
         output: str | None = None,
         inexact: str | None = None,
@@ -98,6 +98,8 @@ class GraphBuilder:
         ----------
         name : str
             Of the node; must be unique already (`unique`).
+        constants : mapping of str to Constant or str, optional
+            By role; a string names a constant that another node has brought.
         output : str, optional
             Name of the value; the node's own name by default.
         inexact : str, optional
@@ -105,6 +107,9 @@ class GraphBuilder:
         """
         names = {}
         for role, constant in (constants or {}).items():
+            if isinstance(constant, str):
+                names[role] = constant
+                continue
             names[role] = self.unique(f"{name}.{role}")
             self.constants[names[role]] = constant
         output = name if output is None else self.unique(output)

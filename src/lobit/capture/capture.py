@@ -12,9 +12,10 @@ from torch import fx, nn
 
 from lobit.capture.builder import GraphBuilder, Layer, Value
 from lobit.capture.layers import emit_layer
-from lobit.capture.operators import emit_operator, output_shape
+from lobit.capture.operators import emit_operator
 from lobit.capture.passes import run_passes
 from lobit.capture.trace import Traced, check_model, trace
+from lobit.capture.use import output_shape
 from lobit.errors import ExportError, FormatError
 from lobit.format import Graph
 
@@ -73,6 +74,7 @@ def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]], in
             before = len(builder.nodes)
             values[node] = emit_layer(builder, path, traced.layers[path], values[x], output_shape(node))
             made = [new.output for new in builder.nodes[before:] if new.op == "chain" and new.attrs.get("code") is not None]
+            made = [name for name in made if not name.startswith(f"{path}.ones")]
             if made:
                 codes.setdefault(path, []).extend(made)
                 inexact.update(made if values[x].inexact else ())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lobit.capture.builder import Layer
 from lobit.capture.capture import Captured, capture
-from lobit.capture.trace import Example, as_tuple
+from lobit.capture.trace import Example, as_tuple, refuse_recurrent
 from lobit.capture.verify import VerifyReport, run_model, verify
 from lobit.errors import ExportError
 from lobit.format import About, file_bytes
@@ -81,6 +81,8 @@ def export(
     ShapeError
         For an example of a wrong dtype or shape.
     """
+    if isinstance(model, nn.Module):
+        refuse_recurrent(model)  # whose examples, sequences or words, would only be refused for their shape
     inputs = as_tuple(example)
     check_target(path)
     captured = capture(model, inputs)

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from lobit import nn as lnn
-from lobit.bits import FLOAT_BITS, Bits
-from lobit.capture.builder import GraphBuilder, Value
+from lobit.bits import FLOAT_BITS, Alphabet, Bits, CodeType
+from lobit.capture.builder import ChainStep, GraphBuilder, Value
 from lobit.capture.opaque import layer_class
 from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs
 from lobit.errors import ConfigError, ExportError
 from lobit.format import Constant
+from lobit.format.geometry import image_size
 from lobit.nn import QuantizedLayer
-from lobit.quantizers import ActivationQuantizer
+from lobit.quantizers import ActivationQuantizer, Quantized
 
 Emit = Callable[[GraphBuilder, str, Any, Value, tuple[int, ...]], Value]
 
@@ -38,25 +39,50 @@ def emit_layer(builder: GraphBuilder, path: str, layer: nn.Module, x: Value, sha
 
 
 def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, shape: tuple[int, ...]) -> Value:
-    op, rank = ("conv2d", 3) if isinstance(layer, nn.Conv2d) else ("linear", 1)
-    if len(x.shape) != rank:
-        raise ExportError(
-            f"layer {path!r} ({type(layer).__name__}) gets an input of shape (N, {', '.join(map(str, x.shape))}); flatten it first"
-        )
-    attrs = _conv_attrs(layer) if isinstance(layer, nn.Conv2d) else {}
+    op = "conv2d" if isinstance(layer, nn.Conv1d | nn.Conv2d) else "linear"
+    check_rank(f"layer {path!r} ({type(layer).__name__})", layer.weight, x)
+    attrs = conv_attrs_of(layer) if op == "conv2d" else {}
     if not layer.exact:
         return _float_product(builder, path, layer, x, shape, op, attrs)
     assert layer.input_quantizer is not None
     weight = layer.quantized_weight()
     assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
     codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
-    constant = Constant.from_codes(integers(weight.codes), layer.weight_quantizer.code_type)
+    constant = Constant.from_codes(integers(two_axes(weight.codes)), layer.weight_quantizer.code_type)
     name = builder.unique(path)
     sums = builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{path}.sum")
-    builder.layer(name, op, str(_bits(layer)), x, None, builder.nodes[-1].constants["weight"])
-    scale = floats((activation_scale(layer.input_quantizer) * weight.scale).flatten())
-    bias = [] if layer.bias is None else [("add", "bias", floats(layer.bias))]
-    return builder.chain(f"{path}.out", sums, [("to_float",), ("mul", "scale", scale), *bias])
+    stored = builder.nodes[-1].constants["weight"]
+    builder.layer(name, op, str(_bits(layer)), x, None, stored)
+    inputs = meaning(layer.input_quantizer)
+    steps: list[ChainStep] = [("to_float",), ("mul", "scale", floats((inputs.scale * weight.scale).flatten()))]
+    bias: list[ChainStep] = [] if layer.bias is None else [("add", "bias", floats(layer.bias))]
+    if inputs.offset is None:
+        return builder.chain(f"{path}.out", sums, [*steps, *bias])
+    of_offset = floats((inputs.offset * weight.scale).flatten())
+    if not any(attrs.get("padding", ())):
+        ones = floats(weight.codes.flatten(1).double().sum(1))  # exact, then rounded once, as eval's sum of float64
+        return builder.chain(f"{path}.out", sums, [*steps, ("add", "offset", ones * of_offset), *bias])
+    y = builder.chain(f"{path}.scaled", sums, steps)
+    shift = _shift(builder, path, op, codes, shape, attrs, stored, of_offset)
+    both = builder.node("add", builder.unique(f"{path}.shifted"), [y, shift], shape)
+    return builder.chain(f"{path}.out", both, bias)
+
+
+def _shift(
+    builder: GraphBuilder,
+    path: str,
+    op: str,
+    codes: Value,
+    shape: tuple[int, ...],
+    attrs: dict[str, Any],
+    weight: str,
+    of_offset: np.ndarray[Any, np.dtype[np.float32]],
+) -> Value:
+    """What a real offset of the input adds where the convolution pads: the product of ones with the layer's own weights, which knows the borders, scaled."""
+    one = CodeType(Alphabet.UNSIGNED, 1)
+    ones = builder.chain(f"{path}.ones", codes, [("to_float",), ("max", "one", 1.0)], one)
+    sums = builder.node(op, builder.unique(f"{path}.border"), [ones], shape, attrs, {"weight": weight}, output=f"{path}.border_sum")
+    return builder.chain(f"{path}.shift", sums, [("to_float",), ("mul", "scale", of_offset)])
 
 
 def _float_product(
@@ -65,10 +91,10 @@ def _float_product(
     """One side is float: the product runs in float, on the values that the codes of the other side stand for."""
     if layer.input_quantizer is not None:
         codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
-        zero = [("sub", "zero", float(layer.input_quantizer.zero))] if layer.input_quantizer.zero else []
-        x = builder.chain(
-            f"{path}.values", codes, [("to_float",), *zero, ("mul", "scale", floats(activation_scale(layer.input_quantizer)))]
-        )
+        inputs = meaning(layer.input_quantizer)
+        zero: list[ChainStep] = [("sub", "zero", float(inputs.zero))] if inputs.zero else []
+        offset: list[ChainStep] = [] if inputs.offset is None else [("add", "offset", floats(inputs.offset))]
+        x = builder.chain(f"{path}.values", codes, [("to_float",), *zero, ("mul", "scale", floats(inputs.scale)), *offset])
     quantized = layer.quantized_weight()
     weight = layer.weight if quantized is None else quantized.values()
     return float_product(builder, path, op, x, shape, attrs, weight, layer.bias, str(_bits(layer)))
@@ -87,7 +113,7 @@ def float_product(
 ) -> Value:
     """Append a float linear or conv layer, which is inexact."""
     name, why = builder.unique(path), "a float product; its sum depends on the order of the terms"
-    constants = {"weight": Constant.from_array(floats(weight))}
+    constants = {"weight": Constant.from_array(floats(two_axes(weight)))}
     if bias is not None:
         constants["bias"] = Constant.from_array(floats(bias))
     y = builder.node(f"{op}_f32", name, [x], shape, attrs, constants, output=f"{path}.out", inexact=why)
@@ -101,13 +127,14 @@ def quantize(builder: GraphBuilder, name: str, quantizer: ActivationQuantizer, x
     return builder.chain(name, x, steps, quantizer.code_type, quantizer.zero)
 
 
-def activation_scale(quantizer: ActivationQuantizer) -> Tensor:
-    """The scale of an activation quantizer in eval, which does not depend on the input."""
-    scale: Tensor = quantizer(torch.zeros(1)).scale
-    return scale
+def meaning(quantizer: ActivationQuantizer) -> Quantized:
+    """Scale, zero and offset of an activation quantizer in eval, which do not depend on the input."""
+    quantized: Quantized = quantizer(torch.zeros(1))
+    return quantized
 
 
-def _conv_attrs(layer: nn.Conv2d) -> dict[str, Any]:
+def conv_attrs_of(layer: Any) -> dict[str, Any]:
+    """Attributes of a convolutional layer."""
     return conv_attrs(layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
 
 
@@ -123,13 +150,20 @@ def _batch_norm(builder: GraphBuilder, path: str, layer: lnn.BatchNorm2d, x: Val
     return y
 
 
+def _shift_batch_norm(builder: GraphBuilder, path: str, layer: lnn.ShiftBatchNorm2d, x: Value, shape: tuple[int, ...]) -> Value:
+    mean, factor, bias = layer.factors()
+    y = builder.chain(path, x, [("sub", "mean", floats(mean)), ("mul", "factor", floats(factor)), ("add", "bias", floats(bias))])
+    builder.layer(y.name, "batch norm", "", x, None)
+    return y
+
+
 def _avg_pool(builder: GraphBuilder, path: str, layer: lnn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
     given = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
     return _pool(builder, path, x, shape, avg_pool_attrs(*given))
 
 
 def _adaptive_avg_pool(builder: GraphBuilder, path: str, layer: lnn.AdaptiveAvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
-    return _pool(builder, path, x, shape, adaptive_pool_attrs(x.shape[1:], layer.output_size))
+    return _pool(builder, path, x, shape, adaptive_pool_attrs(image_size(x.shape), layer.output_size))
 
 
 def _pool(builder: GraphBuilder, path: str, x: Value, shape: tuple[int, ...], attrs: dict[str, Any]) -> Value:
@@ -149,6 +183,18 @@ def integers(codes: Tensor) -> np.ndarray[Any, np.dtype[np.int16]]:
     return codes.detach().to(torch.int16).cpu().contiguous().numpy()
 
 
+def two_axes(weight: Tensor) -> Tensor:
+    """Weights as the graph has them: a kernel along a row, (O, I, k), is one of a single row."""
+    return weight.unsqueeze(2) if weight.ndim == 3 else weight
+
+
+def check_rank(who: str, weight: Tensor, x: Value) -> None:
+    """Refuse an input that has not the axes which a layer's weights slide along."""
+    if len(x.shape) != weight.ndim - 1:
+        wanted = {2: "(N, K): flatten it first, or use a convolution with a kernel of 1", 3: "(N, C, L)", 4: "(N, C, H, W)"}[weight.ndim]
+        raise ExportError(f"{who} gets an input of shape (N, {', '.join(map(str, x.shape))}); in a file it takes {wanted}")
+
+
 def elements(shape: Sequence[int]) -> int:
     """How many values a shape has."""
     return math.prod(shape)
@@ -159,6 +205,8 @@ LAYERS: dict[type[nn.Module], Emit] = {
     lnn.Conv2d: _product,
     lnn.BatchNorm1d: _batch_norm,
     lnn.BatchNorm2d: _batch_norm,
+    lnn.ShiftBatchNorm1d: _shift_batch_norm,
+    lnn.ShiftBatchNorm2d: _shift_batch_norm,
     lnn.AvgPool2d: _avg_pool,
     lnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
 }

@@ -47,6 +47,8 @@ OPAQUE: dict[type[nn.Module], Shape] = {
     lnn.Conv2d: _conv_shape,
     lnn.BatchNorm1d: _same_shape,
     lnn.BatchNorm2d: _same_shape,
+    lnn.ShiftBatchNorm1d: _same_shape,
+    lnn.ShiftBatchNorm2d: _same_shape,
     lnn.AvgPool2d: _avg_shape,
     lnn.AdaptiveAvgPool2d: _adaptive_shape,
 }

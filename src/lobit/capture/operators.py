@@ -4,90 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from lobit.capture import pools
 from lobit.capture.builder import GraphBuilder, Value
-from lobit.capture.layers import elements, float_product, floats
-from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs, max_pool_attrs
+from lobit.capture.layers import check_rank, elements, float_product, floats
+from lobit.capture.use import Use, module_path, result, where
+from lobit.capture.windows import conv_attrs
 from lobit.errors import ExportError
 
-FOREIGN_POOL = "PyTorch's own average pool; its sum depends on the layout (lobit.quantize_ replaces the module nn.AvgPool2d)"
 FOREIGN_NORM = "PyTorch's own batch norm; it fuses product and sum on some CPUs (lobit.quantize_ replaces the module)"
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of an operator: its node, its arguments by name, the graph under construction."""
-
-    node: fx.Node
-    builder: GraphBuilder
-    values: Mapping[fx.Node, Value]
-    tensors: Mapping[str, Tensor]
-    args: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        """A name for its node: the module it stands in and what it is."""
-        return f"{module_path(self.node)}{self.node.name}"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The output's shape without the batch axis."""
-        return output_shape(self.node)
-
-    def fail(self, why: str) -> ExportError:
-        """The error of this use, with where it stands."""
-        return ExportError(f"operator {self.node.target} {where(self.node)}: {why}")
-
-    def value(self, name: str) -> Value:
-        """A computed argument."""
-        given = self.args[name]
-        if isinstance(given, fx.Node) and given in self.values:
-            return self.values[given]
-        raise self.fail(f"its argument {name!r} must be computed from the model's input")
-
-    def tensor(self, name: str) -> Tensor | None:
-        """An argument that is a parameter, a buffer or None."""
-        given = self.args.get(name)
-        if given is None:
-            return None
-        if isinstance(given, fx.Node) and given.name in self.tensors:
-            return self.tensors[given.name]
-        raise self.fail(f"its argument {name!r} must be a parameter or a buffer of the model")
-
-    def chain(self, *steps: tuple[str, Any], inexact: str | None = None) -> Value:
-        """Steps on the first argument."""
-        named = [(op, f"c{index}", operand) for index, (op, operand) in enumerate(steps)]
-        return self.builder.chain(self.name, self.value("self" if "self" in self.args else "input"), named, inexact=inexact)
-
-
-def module_path(node: fx.Node) -> str:
-    """Path of the module that an operator stands in, with a final dot; empty at the top."""
-    stack = list(node.meta.get("nn_module_stack", {}).values())
-    path = str(stack[-1][0]) if stack else ""
-    return f"{path}." if path and path != "L['self']" else ""
-
-
-def where(node: fx.Node) -> str:
-    """The module and the source line an operator stands in."""
-    path = module_path(node).rstrip(".")
-    lines = [line.strip() for line in str(node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
-    return f"in {f'module {path!r}' if path else 'the model'}" + (f" ({lines[-1]})" if lines else "")
-
-
-def result(node: fx.Node) -> Tensor:
-    """What an operator makes, as a tensor without data; its first result where it has several."""
-    value = node.meta["val"]
-    return value[0] if isinstance(value, (tuple, list)) else value  # type: ignore[no-any-return]
-
-
-def output_shape(node: fx.Node) -> tuple[int, ...]:
-    """Shape without the batch axis; sizes other than the batch are fixed by the example."""
-    return tuple(int(size) for size in result(node).shape[1:])
 
 
 def emit_operator(node: fx.Node, builder: GraphBuilder, values: Mapping[fx.Node, Value], tensors: Mapping[str, Tensor]) -> Value:
@@ -127,14 +56,14 @@ def _named(node: fx.Node) -> dict[str, Any]:
 
 
 def _same(use: Use) -> Value:
-    return use.value("self" if "self" in use.args else "input")
+    return use.first()
 
 
 def _flatten(use: Use) -> Value:
     x = _same(use)
     if use.shape == x.shape:
         return x
-    if len(x.shape) != 3 or use.shape != (elements(x.shape),):
+    if len(x.shape) < 2 or use.shape != (elements(x.shape),):
         raise use.fail(
             f"it reshapes (N, {', '.join(map(str, x.shape))}) to (N, {', '.join(map(str, use.shape))}); only flattening is supported"
         )
@@ -149,6 +78,24 @@ def _clip(low: str | float | None, high: str | float | None) -> Callable[[Use], 
         )
 
     return emit
+
+
+def _prelu(use: Use) -> Value:
+    slope = use.tensor("weight")
+    assert slope is not None
+    return _two_slopes(use, floats(slope.reshape(-1)))
+
+
+def _leaky_relu(use: Use) -> Value:
+    return _two_slopes(use, float(use.args["negative_slope"]))
+
+
+def _two_slopes(use: Use, slope: Any) -> Value:
+    """``max(x, 0) + min(x, 0) * slope``: one side is zero, so the sum is exact, and equal to PyTorch's as a number (a zero may have the other sign)."""
+    x, build = _same(use), use.builder
+    above = build.chain(f"{use.name}.above", x, [("max", "zero", 0.0)])
+    below = build.chain(f"{use.name}.below", x, [("min", "zero", 0.0), ("mul", "slope", slope)])
+    return build.node("add", build.unique(use.name), [above, below], use.shape)
 
 
 def _arithmetic(op: str) -> Callable[[Use], Value]:
@@ -191,39 +138,25 @@ def _per_channel(use: Use, other: Any) -> Any:
     return floats(tensor.reshape(-1))
 
 
-def _max_pool(use: Use) -> Value:
-    x, args = _same(use), use.args
-    attrs = max_pool_attrs(x.shape[1:], args["kernel_size"], args["stride"], args["padding"], args["dilation"], args["ceil_mode"])
-    return use.builder.node("max_pool2d", use.builder.unique(use.name), [x], use.shape, attrs)
+def _pad(use: Use) -> Value:
+    x, pads = _same(use), [int(n) for n in use.args["pad"]]
+    if use.args.get("mode", "constant") != "constant":
+        raise use.fail(f"mode is {use.args['mode']!r}; only 'constant' is supported")
+    if len(x.shape) < 2 or any(pads[2 * (len(x.shape) - 1) :]) or min(pads) < 0:
+        raise use.fail(f"pad is {pads} of an input (N, {', '.join(map(str, x.shape))}); height and width can be padded, and not cut")
+    if not any(pads):
+        return x
+    left, right, top, bottom = (pads + [0] * 4)[:4]
+    attrs = {"padding": [top, left, bottom, right], "value": float(use.args["value"] or 0.0)}
+    return use.builder.node("pad2d", use.builder.unique(use.name), [x], use.shape, attrs)
 
 
-def _foreign_pool(use: Use, attrs: dict[str, Any]) -> Value:
-    x = _same(use)
-    name = use.builder.unique(use.name)
-    use.builder.layer(name, "avg_pool2d", "", x, FOREIGN_POOL)
-    return use.builder.node("avg_pool2d", name, [x], use.shape, attrs, inexact=FOREIGN_POOL)
-
-
-def _avg_pool(use: Use) -> Value:
-    a = use.args
-    given = (a["kernel_size"], a["stride"], a["padding"], a["ceil_mode"], a["count_include_pad"], a["divisor_override"])
-    return _foreign_pool(use, avg_pool_attrs(*given))
-
-
-def _adaptive_avg_pool(use: Use) -> Value:
-    return _foreign_pool(use, adaptive_pool_attrs(_same(use).shape[1:], use.args["output_size"]))
-
-
-def _mean(use: Use) -> Value:
-    x = _same(use)
-    if len(x.shape) != 3 or sorted(axis % 4 for axis in use.args["dim"] or []) != [2, 3]:
-        raise use.fail("a mean is supported over height and width, dim=(2, 3)")
-    size = list(x.shape[1:])
-    attrs = {"kernel": size, "stride": size, "padding": [0, 0, 0, 0], "divisor": math.prod(size)}
-    name = use.builder.unique(use.name)
-    use.builder.layer(name, "avg_pool2d", "", x, FOREIGN_POOL)
-    y = use.builder.node("avg_pool2d", name, [x], (x.shape[0], 1, 1), attrs, inexact=FOREIGN_POOL)
-    return y if use.args["keepdim"] else use.builder.node("flatten", use.builder.unique(f"{name}.flat"), [y], (x.shape[0],))
+def _cat(use: Use) -> Value:
+    parts = [use.computed(given, "tensors") for given in use.args["tensors"]]
+    axes = len(use.shape) + 1
+    if use.args["dim"] % axes != 1:
+        raise use.fail(f"dim is {use.args['dim']}; only channels, dim 1, can be joined")
+    return parts[0] if len(parts) == 1 else use.builder.node("concat", use.builder.unique(use.name), parts, use.shape)
 
 
 def _batch_norm(use: Use) -> Value:
@@ -238,10 +171,7 @@ def _batch_norm(use: Use) -> Value:
 
 
 def _linear(use: Use) -> Value:
-    x = use.value("input")
-    if len(x.shape) != 1:
-        raise use.fail(f"its input has shape (N, {', '.join(map(str, x.shape))}); flatten it first")
-    return _product(use, "linear", x, {})
+    return _product(use, "linear", use.value("input"), {})
 
 
 def _conv(use: Use) -> Value:
@@ -254,6 +184,7 @@ def _conv(use: Use) -> Value:
 def _product(use: Use, op: str, x: Value, attrs: dict[str, Any]) -> Value:
     weight = use.tensor("weight")
     assert weight is not None
+    check_rank(f"operator {use.node.target} {where(use.node)}", weight, x)
     return float_product(
         use.builder, module_path(use.node).rstrip(".") or use.node.name, op, x, use.shape, attrs, weight, use.tensor("bias")
     )
@@ -271,6 +202,9 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.clamp.default": _clip("min", "max"),
     "aten.clamp_min.default": _clip("min", None),
     "aten.clamp_max.default": _clip(None, "max"),
+    "aten.prelu.default": _prelu,
+    "aten._prelu_kernel.default": _prelu,
+    "aten.leaky_relu.default": _leaky_relu,
     "aten.add.Tensor": _arithmetic("add"),
     "aten.add.Scalar": _arithmetic("add"),
     "aten.sub.Tensor": _arithmetic("sub"),
@@ -279,14 +213,20 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.mul.Scalar": _arithmetic("mul"),
     "aten.div.Tensor": _arithmetic("div"),
     "aten.div.Scalar": _arithmetic("div"),
-    "aten.max_pool2d.default": _max_pool,
-    "aten.avg_pool2d.default": _avg_pool,
-    "aten.adaptive_avg_pool2d.default": _adaptive_avg_pool,
-    "aten.mean.dim": _mean,
+    "aten.cat.default": _cat,
+    "aten.concat.default": _cat,
+    "aten.concatenate.default": _cat,
+    "aten.pad.default": _pad,
+    "aten.constant_pad_nd.default": _pad,
+    **dict.fromkeys(("aten.max_pool1d.default", "aten.max_pool2d.default"), pools.max_pool),
+    **dict.fromkeys(("aten.avg_pool1d.default", "aten.avg_pool2d.default"), pools.avg_pool),
+    **dict.fromkeys(("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default"), pools.adaptive_avg_pool),
+    **dict.fromkeys(("aten.adaptive_max_pool1d.default", "aten.adaptive_max_pool2d.default"), pools.adaptive_max_pool),
+    "aten.mean.dim": pools.mean,
+    "aten.amax.default": pools.amax,
     "aten.batch_norm.default": _batch_norm,
     "aten._native_batch_norm_legit_no_training.default": _batch_norm,
     "aten.linear.default": _linear,
-    "aten.conv2d.default": _conv,
-    "aten.conv2d.padding": _conv,
+    **dict.fromkeys((f"aten.conv{axes}d.{overload}" for axes in (1, 2) for overload in ("default", "padding")), _conv),
 }
 """By PyTorch's name of the operator."""

@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from lobit.capture.opaque import opaque_layers
 from lobit.errors import ExportError, LobitError, ShapeError
+from lobit.quantizers import Quantizer
 
 Example = Tensor | Sequence[Tensor]
 
@@ -37,7 +38,7 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
     Raises
     ------
     ShapeError
-        Unless each is a finite float32 CPU tensor of shape (N, C) or (N, C, H, W), with one N for all.
+        Unless each is a finite float32 CPU tensor of shape (N, C), (N, C, L) or (N, C, H, W), with one N for all.
     """
     inputs = (example,) if isinstance(example, Tensor) else example
     if not isinstance(inputs, (tuple, list)) or not inputs or not all(isinstance(x, Tensor) for x in inputs):
@@ -48,15 +49,31 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
             raise ShapeError(f"{what} has dtype {x.dtype}; lobit takes torch.float32: convert it with x.float()")
         if x.device.type != "cpu":
             raise ShapeError(f"{what} is on {x.device}; export and verify run on the CPU: pass x.cpu()")
-        if x.ndim not in (2, 4) or 0 in x.shape[1:]:
+        if x.ndim not in (2, 3, 4) or 0 in x.shape[1:]:
             raise ShapeError(
-                f"{what} has shape {tuple(x.shape)}; lobit takes a batch of shape (N, C) or (N, C, H, W), none of C, H, W zero"
+                f"{what} has shape {tuple(x.shape)}; lobit takes a batch of shape (N, C), (N, C, L) or (N, C, H, W), none of C, L, H, W zero"
             )
         if len(x) != len(inputs[0]):
             raise ShapeError(f"{what} has a batch of {len(x)}, the first one of {len(inputs[0])}; they must agree")
         if not torch.isfinite(x).all():
             raise ShapeError(f"{what} holds values that are not finite; replace NaN and infinities")
     return tuple(inputs)
+
+
+def refuse_recurrent(model: nn.Module) -> None:
+    """Refuse a model with a recurrent layer, lobit's or torch's, before anything of it is traced.
+
+    Raises
+    ------
+    ExportError
+        Naming the layer.
+    """
+    for path, module in model.named_modules():
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            raise ExportError(
+                f"layer {path!r} ({type(module).__name__}): recurrent layers do not export yet; a packed file holds no operator that "
+                "keeps a state from step to step. Run the model in PyTorch, where its eval is exact"
+            )
 
 
 def check_model(model: nn.Module) -> None:
@@ -69,6 +86,7 @@ def check_model(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ExportError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    refuse_recurrent(model)
     known = set(model.modules())
     for path, module in model.named_modules():
         for name, held in vars(module).items():
@@ -78,6 +96,8 @@ def check_model(model: nn.Module) -> None:
                     f"{f'{path}.{name}'.lstrip('.')!r} keeps layers in a plain {type(held).__name__}, where PyTorch does not see them; "
                     "use torch.nn.ModuleList or ModuleDict, then quantize and train again"
                 )
+        if isinstance(module, Quantizer) and module.off:
+            raise ExportError(f"quantizer {path!r} is switched off by a schedule; go on to the schedule's end, then train some more")
         if module.training:
             raise ExportError(f"{f'module {path!r}' if path else 'the model'} is in training mode; call model.eval() first")
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from lobit.bits import Alphabet
 from lobit.capture.cut import cut_at
+from lobit.capture.merged import without_merged_padding
 from lobit.capture.trace import Example, as_tuple, check_model
 from lobit.errors import ConfigError, LobitError
 from lobit.format import Graph
@@ -189,7 +189,11 @@ def _verify_batch(model: nn.Module, session: Session, inputs: tuple[Tensor, ...]
     _, arrays = check_inputs(session.graph.inputs, [value.numpy() for value in inputs])
     recorded, outputs = run_model(model, inputs)
     names = value_names(session.graph, recorded)
-    codes = {name: ours for path, calls in recorded.items() for name, ours in zip(names[path], calls, strict=True)}
+    codes = {
+        name: without_merged_padding(session.graph, name, model.get_submodule(path), ours)
+        for path, calls in recorded.items()
+        for name, ours in zip(names[path], calls, strict=True)
+    }
     if len(session.graph.outputs) != len(outputs):
         raise LobitError(f"the model has {len(outputs)} outputs, the file {len(session.graph.outputs)}; it is not a file of this model")
     packed_codes = session.run_values(arrays, list(codes))
@@ -225,9 +229,9 @@ def _resume(
 
 def _with_moved(row: CodeRow, ours: NDArray[np.int16], made: NDArray[np.int16], graph: Graph) -> CodeRow:
     code = graph.types[row.name].code
-    level = 2 if code is not None and code.alphabet is Alphabet.ODD else 1
-    apart = np.abs(ours.astype(np.int32) - made)
-    return replace(row, moved=int((apart > 0).sum()), far=int((apart > level).sum()))
+    assert code is not None  # the value holds a layer's codes
+    apart = np.abs(np.searchsorted(code.levels, ours) - np.searchsorted(code.levels, made))
+    return replace(row, moved=int((apart > 0).sum()), far=int((apart > 1).sum()))
 
 
 def run_model(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[str, list[NDArray[np.int16]]], list[NDArray[np.float32]]]:

@@ -12,13 +12,22 @@ def pair(value: int | Sequence[int]) -> list[int]:
     return [int(n) for n in (numbers * 2 if len(numbers) == 1 else numbers)]
 
 
+def lifted(value: int | Sequence[int] | None, unit: int) -> list[int]:
+    """A setting of a window over ``(C, L)``, for both axes of ``(C, 1, L)``; ``unit`` is that of the row axis. Nothing, or an empty list, stays empty."""
+    numbers = [value] if isinstance(value, int) else list(value or [])
+    return [unit, int(numbers[0])] if numbers else []
+
+
 def conv_attrs(
     kernel: Sequence[int], stride: int | Sequence[int], padding: str | int | Sequence[int], dilation: int | Sequence[int], groups: int
 ) -> dict[str, Any]:
-    """Stride, padding as [top, left, bottom, right], dilation and groups.
+    """Stride, padding as [top, left, bottom, right], dilation and groups; a kernel of one axis slides along an image of one row.
 
     ``"same"`` pads by ``dilation * (kernel - 1)`` in all, the odd one at the bottom and right; ``"valid"`` pads nothing.
     """
+    if len(kernel) == 1:
+        kernel, stride, dilation = lifted(kernel, 1), lifted(stride, 1), lifted(dilation, 1)
+        padding = padding if isinstance(padding, str) else lifted(padding, 0)
     steps = pair(dilation)
     if padding == "same":
         total = [d * (k - 1) for d, k in zip(steps, kernel, strict=True)]

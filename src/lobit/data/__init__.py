@@ -9,6 +9,7 @@ from pathlib import Path
 from lobit.data.dataset import DataSet
 from lobit.data.digits import load_digits
 from lobit.data.mnist import FASHION_MNIST, MNIST, find_mnist, load_mnist
+from lobit.data.text import Text, load_ptb, streams, text_of
 from lobit.errors import ConfigError
 
 DATA_SETS: dict[str, Callable[[Path | None], DataSet]] = {
@@ -54,4 +55,4 @@ def load_data(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data
     return DATA_SETS[name](folder)
 
 
-__all__ = ["DATA_SETS", "PLACES", "DataSet", "load_data"]
+__all__ = ["DATA_SETS", "PLACES", "DataSet", "Text", "load_data", "load_ptb", "streams", "text_of"]

@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from lobit.atomic import atomic_file
 from lobit.errors import ExportError, FormatError
+from lobit.format.check import check_graph
 from lobit.format.graph import Constant, Graph
-from lobit.format.operators import MAX_CONSTANTS, check_graph, kind_of
 from lobit.format.packing import WORD, check_tail, packed_shape
+from lobit.format.table import MAX_CONSTANTS, kind_of
 from lobit.format.text import graph_from_text, graph_to_text
 
 VERSION = 1

@@ -85,6 +85,19 @@ def _numbers(attrs: Mapping[str, Any], name: str, count: int, low: int) -> tuple
     return tuple(given)
 
 
+def image_size(shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width of ``(C, H, W)``; ``(C, L)`` is an image of one row.
+
+    Raises
+    ------
+    ValueError
+        For another rank.
+    """
+    if len(shape) not in (2, 3):
+        raise ValueError(f"its input must have shape (C, H, W) or (C, L), not {tuple(shape)}")
+    return (1, shape[1]) if len(shape) == 2 else (shape[1], shape[2])
+
+
 def flatten_shape(shape: Sequence[int]) -> tuple[int]:
     """The shape after flatten."""
     return (math.prod(shape),)

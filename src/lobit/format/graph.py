@@ -1,7 +1,7 @@
 """The graph that a file holds: typed values, constants, and nodes in the order they run.
 
-Shapes are PyTorch's logical shapes without the batch axis, ``(C,)`` or ``(C, H, W)``; the batch axis is free. What each operator means stands in
-`lobit.format.operators`, which also derives the type of every value.
+Shapes are PyTorch's logical shapes without the batch axis, ``(C,)``, ``(C, L)`` or ``(C, H, W)``; the batch axis is free. What each operator means stands in
+`lobit.format.operators`; `lobit.format.check` derives the type of every value.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Node:
     Parameters
     ----------
     op : str
-        A name of `lobit.format.operators.OPERATORS`.
+        A name of `lobit.format.OPERATORS`.
     name : str
         Unique; the module's path in the model where there is one (``"features.3"``).
     inputs : tuple of str
@@ -113,7 +113,7 @@ class Node:
 class Graph:
     """A network: inputs with their float shapes, nodes in order, outputs, and constants by name.
 
-    ``types`` is derived, never read from a file: `lobit.format.operators.check_graph` fills it in.
+    ``types`` is derived, never read from a file: `lobit.format.check_graph` fills it in.
     """
 
     inputs: Mapping[str, tuple[int, ...]]

@@ -1,91 +1,26 @@
 """The operators of a graph: one table entry each, with its attributes, its constants and its type rule.
 
-`check_graph` derives the type of every value from this table; a file's own claims are never trusted. What each operator computes stands in
-docs/architecture.md, "The graph".
+`lobit.format.check.check_graph` derives the type of every value from this table; a file's own claims are never trusted. What each operator computes
+stands in docs/architecture.md, "The graph".
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lobit.bits import Alphabet, CodeType
-from lobit.errors import ConfigError, FormatError
-from lobit.format.geometry import MAX_EXTENT, Window, flatten_shape, window_of
-from lobit.format.graph import Constant, Graph, Node, Step, ValueType
+from lobit.errors import ConfigError
+from lobit.format.geometry import Window, flatten_shape, image_size, window_of
+from lobit.format.graph import Constant, Step, ValueType
+from lobit.format.table import BINARY_STEPS, MAX_INPUTS, MAX_STEPS, MAX_SUM, MAX_VALUES, OPERATORS, UNARY_STEPS, Call, operator
 
-MAX_NODES = 20_000
-MAX_CONSTANTS = 50_000
-MAX_NAME = 512
-MAX_STEPS = 1024
-MAX_SUM = 2**31 - 1
-MAX_VALUES = 2**28
-UNARY_STEPS = ("to_float", "round")
-BINARY_STEPS = ("add", "sub", "mul", "div", "max", "min")
+FLOAT_MAX = float(np.finfo(np.float32).max)
 
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A node with what its type rule needs: input types, constants by role, and the names of the constants that hold a zero."""
-
-    node: Node
-    inputs: tuple[ValueType, ...]
-    constants: Mapping[str, Constant]
-    with_zeros: frozenset[str] = frozenset()
-
-    def fail(self, why: str) -> FormatError:
-        """The error of this node, named."""
-        return FormatError(f"node {self.node.name!r} ({self.node.op}): {why}")
-
-    def constant(self, role: str, kind: str) -> Constant:
-        """The constant of a role, checked to be ``codes``, ``f32`` or ``i32``."""
-        constant = self.constants.get(role)
-        if constant is None:
-            raise self.fail(f"needs a constant {role!r}")
-        if kind_of(constant) != kind:
-            raise self.fail(f"constant {role!r} must be {kind}, not {kind_of(constant)}")
-        return constant
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """An operator: how many inputs, which attributes and constants it takes, whether it is exact, and its type rule."""
-
-    name: str
-    arity: int
-    attrs: tuple[str, ...]
-    required: tuple[str, ...]
-    optional: tuple[str, ...]
-    exact: bool
-    infer: Callable[[Call], ValueType]
-
-
-OPERATORS: dict[str, Operator] = {}
-
-
-def _operator(
-    name: str,
-    arity: int,
-    attrs: tuple[str, ...] = (),
-    required: tuple[str, ...] = (),
-    optional: tuple[str, ...] = (),
-    *,
-    exact: bool = True,
-) -> Callable[[Callable[[Call], ValueType]], Callable[[Call], ValueType]]:
-    def enter(infer: Callable[[Call], ValueType]) -> Callable[[Call], ValueType]:
-        OPERATORS[name] = Operator(name, arity, attrs, required, optional, exact, infer)
-        return infer
-
-    return enter
-
-
-def kind_of(constant: Constant) -> str:
-    """``codes``, ``f32`` or ``i32``."""
-    return "codes" if constant.code is not None else {"f": "f32", "i": "i32"}[constant.data.dtype.kind]
+__all__ = ["OPERATORS", "accumulator_bound"]
 
 
 def accumulator_bound(inputs: int, x: ValueType, weight: CodeType) -> int:
@@ -127,13 +62,26 @@ def _kind_in(call: Call, *kinds: str) -> ValueType:
     return x
 
 
-def _image(call: Call, x: ValueType) -> tuple[int, int, int]:
-    if len(x.shape) != 3:
-        raise call.fail(f"its input must have shape (C, H, W), not {x.shape}")
-    return x.shape
+def _size(call: Call) -> tuple[int, int]:
+    """Height and width of the input."""
+    try:
+        return image_size(call.inputs[0].shape)
+    except ValueError as error:
+        raise call.fail(str(error)) from None
 
 
-@_operator("chain", 1, ("steps", "code", "zero"))
+def _image(call: Call, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """The shape of an image like the input, of other channels and another size."""
+    if len(call.inputs[0].shape) == 3:
+        return (channels, *size)
+    if size[0] != 1:
+        raise call.fail(
+            f"its input {call.inputs[0].shape} is an image of one row, and of it the window makes {size[0]} rows; it must make one"
+        )
+    return (channels, size[1])
+
+
+@operator("chain", 1, ("steps", "code", "zero"))
 def _chain(call: Call) -> ValueType:
     x, steps = call.inputs[0], call.node.attrs.get("steps")
     if not isinstance(steps, (list, tuple)) or not all(isinstance(step, Step) for step in steps):
@@ -158,7 +106,7 @@ def _chain(call: Call) -> ValueType:
     code, zero = _code(call)
     if code is None:
         return ValueType("f32", x.shape)
-    if code.alphabet is Alphabet.LOG2 or (code.alphabet is Alphabet.ODD and code.bits > 1):
+    if code.alphabet is Alphabet.ODD and code.bits > 1:
         raise call.fail(f"no rounding to {code} is defined for activations")
     return ValueType("codes", x.shape, code, zero)
 
@@ -201,7 +149,7 @@ def _linear_shape(call: Call, x: ValueType) -> tuple[int, ...]:
 
 
 def _conv_shape(call: Call, x: ValueType) -> tuple[int, ...]:
-    channels, *_ = _image(call, x)
+    size, channels = _size(call), x.shape[0]
     groups = call.node.attrs.get("groups")
     if type(groups) is not int or groups < 1 or channels % groups:
         raise call.fail(f"groups must divide the {channels} input channels, not {groups!r}")
@@ -209,42 +157,42 @@ def _conv_shape(call: Call, x: ValueType) -> tuple[int, ...]:
     if weight.shape[0] % groups:
         raise call.fail(f"groups {groups} must divide the {weight.shape[0]} output channels")
     window = _window(call, kernel=list(weight.shape[2:]))
-    return (weight.shape[0], *window.output_size(x.shape[1:]))
+    return _image(call, weight.shape[0], window.output_size(size))
 
 
 def _window(call: Call, **known: Any) -> Window:
     try:
         window = window_of({**call.node.attrs, **known})
-        window.output_size(call.inputs[0].shape[1:])
+        window.output_size(_size(call))
     except ValueError as error:
         raise call.fail(str(error)) from None
-    padded = window.padded_size(call.inputs[0].shape[1:])
+    padded = window.padded_size(_size(call))
     if call.inputs[0].shape[0] * math.prod(padded) > MAX_VALUES:
         raise call.fail(f"its padded image {padded} is beyond 2^28 values")
     return window
 
 
-@_operator("linear", 1, (), ("weight",))
+@operator("linear", 1, (), ("weight",))
 def _linear(call: Call) -> ValueType:
     return ValueType("i32", _linear_shape(call, _codes_in(call)))
 
 
-@_operator("conv2d", 1, ("stride", "padding", "dilation", "groups"), ("weight",))
+@operator("conv2d", 1, ("stride", "padding", "dilation", "groups"), ("weight",))
 def _conv2d(call: Call) -> ValueType:
     return ValueType("i32", _conv_shape(call, _codes_in(call)))
 
 
-@_operator("linear_f32", 1, (), ("weight",), ("bias",), exact=False)
+@operator("linear_f32", 1, (), ("weight",), ("bias",), exact=False)
 def _linear_f32(call: Call) -> ValueType:
     return ValueType("f32", _linear_shape(call, _kind_in(call, "f32")))
 
 
-@_operator("conv2d_f32", 1, ("stride", "padding", "dilation", "groups"), ("weight",), ("bias",), exact=False)
+@operator("conv2d_f32", 1, ("stride", "padding", "dilation", "groups"), ("weight",), ("bias",), exact=False)
 def _conv2d_f32(call: Call) -> ValueType:
     return ValueType("f32", _conv_shape(call, _kind_in(call, "f32")))
 
 
-@_operator("threshold", 1, ("code", "zero"), ("thresholds", "direction"))
+@operator("threshold", 1, ("code", "zero"), ("thresholds", "direction"))
 def _threshold(call: Call) -> ValueType:
     x = _kind_in(call, "i32")
     code, zero = _code(call)
@@ -259,27 +207,26 @@ def _threshold(call: Call) -> ValueType:
     return ValueType("codes", x.shape, code, zero)
 
 
-@_operator("max_pool2d", 1, ("kernel", "stride", "padding", "dilation"))
+@operator("max_pool2d", 1, ("kernel", "stride", "padding", "dilation"))
 def _max_pool2d(call: Call) -> ValueType:
     x = call.inputs[0]
-    channels, *size = _image(call, x)
-    window = _window(call)
+    size, window = _size(call), _window(call)
     if not window.always_meets(size):
         raise call.fail("some of its windows lie wholly in the padding; use less padding")
-    return replace(x, shape=(channels, *window.output_size(size)))
+    return replace(x, shape=_image(call, x.shape[0], window.output_size(size)))
 
 
-@_operator("avg_pool2d", 1, ("kernel", "stride", "padding", "divisor"))
+@operator("avg_pool2d", 1, ("kernel", "stride", "padding", "divisor"))
 def _avg_pool2d(call: Call) -> ValueType:
     x = _kind_in(call, "f32")
-    channels, *size = _image(call, x)
+    size = _size(call)
     divisor = call.node.attrs.get("divisor")
     if type(divisor) is not int or not 1 <= divisor <= 2**24:
         raise call.fail(f"divisor must be an integer from 1 to 2^24, not {divisor!r}")
-    return replace(x, shape=(channels, *_window(call, dilation=[1, 1]).output_size(size)))
+    return replace(x, shape=_image(call, x.shape[0], _window(call, dilation=[1, 1]).output_size(size)))
 
 
-@_operator("add", 2)
+@operator("add", 2)
 def _add(call: Call) -> ValueType:
     a, b = call.inputs
     if a.kind != "f32" or a != b:
@@ -287,82 +234,29 @@ def _add(call: Call) -> ValueType:
     return a
 
 
-@_operator("flatten", 1)
+@operator("concat", (2, MAX_INPUTS))
+def _concat(call: Call) -> ValueType:
+    first = _kind_in(call, "f32", "codes")
+    for x in call.inputs[1:]:
+        if replace(x, shape=(first.shape[0], *x.shape[1:])) != first:
+            raise call.fail(f"it joins values of one type, alike but for their channels, not {first} and {x}")
+    return replace(first, shape=(sum(x.shape[0] for x in call.inputs), *first.shape[1:]))
+
+
+@operator("flatten", 1)
 def _flatten(call: Call) -> ValueType:
     x = call.inputs[0]
-    return replace(x, shape=flatten_shape(_image(call, x)))
+    _size(call)
+    return replace(x, shape=flatten_shape(x.shape))
 
 
-def check_graph(graph: Graph) -> Graph:
-    """Check a graph against the table and derive the type of every value.
-
-    Returns
-    -------
-    Graph
-        The same graph with ``types`` filled in.
-
-    Raises
-    ------
-    FormatError
-        Naming the node and what is wrong with it.
-    """
-    if len(graph.nodes) > MAX_NODES or len(graph.constants) > MAX_CONSTANTS:
-        raise FormatError(f"{len(graph.nodes)} nodes and {len(graph.constants)} constants; the limits are {MAX_NODES} and {MAX_CONSTANTS}")
-    for name, constant in graph.constants.items():
-        if constant.data.dtype.kind == "f" and not np.isfinite(constant.data).all():
-            raise FormatError(f"constant {name!r} is not finite")
-    with_zeros = frozenset(name for name, c in graph.constants.items() if c.data.dtype.kind == "f" and not c.data.all())
-    types: dict[str, ValueType] = {}
-    for name, shape in graph.inputs.items():
-        _check_shape(f"input {name!r}", shape)
-        types[_fresh(name, types)] = ValueType("f32", shape)
-    if not types:
-        raise FormatError("a graph needs an input")
-    names: set[str] = set()
-    used: set[str] = set()
-    for node in graph.nodes:
-        _fresh(node.name, names)
-        names.add(node.name)
-        types[_fresh(node.output, types)] = _infer(node, types, graph.constants, with_zeros)
-        _check_shape(f"node {node.name!r}", types[node.output].shape)
-        used.update(node.constants.values())
-    if missing := [name for name in graph.outputs if name not in types] or not graph.outputs:
-        raise FormatError(f"outputs must name values of the graph; {missing if graph.outputs else 'there are none'}")
-    if unused := set(graph.constants) - used:
-        raise FormatError(f"constants {sorted(unused)[:3]} are not used by any node")
-    return replace(graph, types=types)
-
-
-def _infer(node: Node, types: Mapping[str, ValueType], constants: Mapping[str, Constant], with_zeros: frozenset[str]) -> ValueType:
-    operator = OPERATORS.get(node.op)
-    if operator is None:
-        raise FormatError(f"node {node.name!r}: unknown operator {node.op!r}; this version has {', '.join(sorted(OPERATORS))}")
-    if missing := [name for name in (*node.inputs, *node.constants.values()) if name not in types and name not in constants]:
-        raise FormatError(f"node {node.name!r} ({node.op}) uses {missing[0]!r}, which nothing before it makes")
-    for names, table in ((node.inputs, types), (node.constants.values(), constants)):
-        if wrong := [name for name in names if name not in table]:
-            raise FormatError(f"node {node.name!r} ({node.op}) confuses values and constants at {wrong[0]!r}")
-    by_role = {role: constants[name] for role, name in node.constants.items()}
-    call = Call(node, tuple(types[name] for name in node.inputs), by_role, with_zeros)
-    if len(call.inputs) != operator.arity:
-        raise call.fail(f"it takes {operator.arity} inputs, not {len(call.inputs)}")
-    if unknown := set(node.attrs) - set(operator.attrs):
-        raise call.fail(f"unknown attributes {sorted(unknown)}; it has {', '.join(operator.attrs) or 'none'}")
-    if node.op != "chain" and (unknown := set(node.constants) - {*operator.required, *operator.optional}):
-        raise call.fail(f"unknown constants {sorted(unknown)}; it has {', '.join((*operator.required, *operator.optional)) or 'none'}")
-    return operator.infer(call)
-
-
-def _fresh(name: str, taken: Any) -> str:
-    if not isinstance(name, str) or not name.isprintable() or not 0 < len(name.encode()) <= MAX_NAME:
-        raise FormatError(f"names are printable and have 1 to {MAX_NAME} bytes in UTF-8; got {str(name)[:40]!r}")
-    if name in taken:
-        raise FormatError(f"the name {name!r} stands twice")
-    return name
-
-
-def _check_shape(what: str, shape: tuple[int, ...]) -> None:
-    if len(shape) not in (1, 3) or any(type(n) is not int or n < 1 for n in shape) or math.prod(shape) > MAX_VALUES:
-        raise FormatError(f"{what} has shape {shape}; lobit runs (C,) and (C, H, W) of at most 2^28 values")
-    if any(n > MAX_EXTENT for n in shape[1:]):
-        raise FormatError(f"{what} has shape {shape}; the limit of height and width is {MAX_EXTENT}")
+@operator("pad2d", 1, ("padding", "value"))
+def _pad2d(call: Call) -> ValueType:
+    x = _kind_in(call, "f32", "codes")
+    window, value = _window(call, kernel=[1, 1], stride=[1, 1], dilation=[1, 1]), call.node.attrs.get("value")
+    if x.code is not None:
+        if type(value) is not int or value not in x.code.levels:
+            raise call.fail(f"value must be a code of {x.code}, not {value!r}")
+    elif not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= FLOAT_MAX:
+        raise call.fail(f"value must be a finite float32, not {value!r}")
+    return replace(x, shape=_image(call, x.shape[0], window.padded_size(_size(call))))

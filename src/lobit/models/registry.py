@@ -7,43 +7,50 @@ import fnmatch
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from lobit.bits import FLOAT_BITS, Bits
+from lobit.bits import Bits
 from lobit.errors import ConfigError
 
 Factory = Callable[..., nn.Module]
+Kind = Literal["images", "words"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model of the zoo: its factory, the shape of its input without the batch axis, its classes, and a line about it."""
+    """A model of the zoo: its factory, the shape of its input without the batch axis, its classes, a line about it, and what its input is.
+
+    Models of ``"words"`` take int64 word numbers, time first, and give logits at each step with their last state.
+    """
 
     name: str
     factory: Factory
     input_shape: tuple[int, ...]
     num_classes: int
     description: str
+    kind: Kind = "images"
 
 
 _MODELS: dict[str, ModelInfo] = {}
 
 
-def register(name: str, *, input_shape: tuple[int, ...], num_classes: int, description: str) -> Callable[[Factory], Factory]:
+def register(
+    name: str, *, input_shape: tuple[int, ...], num_classes: int, description: str, kind: Kind = "images"
+) -> Callable[[Factory], Factory]:
     """Enter a factory ``f(bits: Bits, *, ..) -> nn.Module``; its keyword arguments are the model's settings."""
 
     def enter(factory: Factory) -> Factory:
-        _MODELS[name] = ModelInfo(name, factory, input_shape, num_classes, description)
+        _MODELS[name] = ModelInfo(name, factory, input_shape, num_classes, description, kind)
         return factory
 
     return enter
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names that fit a pattern, sorted."""
-    return sorted(fnmatch.filter(_MODELS, pattern))
+def list_models(pattern: str = "*", kind: Kind = "images") -> list[str]:
+    """Names of the models of images, or of words, that fit a pattern, sorted."""
+    return sorted(name for name in fnmatch.filter(_MODELS, pattern) if _MODELS[name].kind == kind)
 
 
 def model_info(name: str) -> ModelInfo:
@@ -57,7 +64,7 @@ def model_info(name: str) -> ModelInfo:
     if name not in _MODELS:
         near = difflib.get_close_matches(str(name), _MODELS, n=1)
         raise ConfigError(
-            f"unknown model {name!r}; {f'did you mean {near[0]!r}?' if near else 'choose one of ' + ', '.join(list_models())}"
+            f"unknown model {name!r}; {f'did you mean {near[0]!r}?' if near else 'choose one of ' + ', '.join(sorted(_MODELS))}"
         )
     return _MODELS[name]
 
@@ -70,14 +77,14 @@ def create(name: str, bits: str | Bits | None = None, **kwargs: Any) -> nn.Modul
     name : str
         See `list_models`.
     bits : str or Bits, optional
-        ``"W1A2"``; float when left out.
+        ``"W1A2"``, or ``"W1A2G6"`` with the gradients of sums in 6 bits; float when left out.
     **kwargs
         Settings of the model.
 
     Raises
     ------
     ConfigError
-        For an unknown name, bits that are none or that ask for quantized gradients, or a setting the model does not have.
+        For an unknown name, bits that are none, or a setting the model does not have.
 
     Examples
     --------
@@ -85,8 +92,6 @@ def create(name: str, bits: str | Bits | None = None, **kwargs: Any) -> nn.Modul
     True
     """
     info, widths = model_info(name), Bits() if bits is None else Bits.parse(bits)
-    if widths.gradients != FLOAT_BITS:
-        raise ConfigError(f"{widths} asks for {widths.gradients}-bit gradients, which this version does not have; leave G away")
     settings = [
         parameter.name for parameter in inspect.signature(info.factory).parameters.values() if parameter.kind is parameter.KEYWORD_ONLY
     ]

@@ -6,24 +6,67 @@ require("lobit.nn", "torch")
 
 from torch.nn import Flatten, Hardtanh, MaxPool2d, ReLU
 
-from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d
-from lobit.nn.conv import Conv2d
+from lobit.nn.activations import PReLU, RPReLU
+from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from lobit.nn.conv import Conv1d, Conv2d, Conv3d
+from lobit.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
+from lobit.nn.embedding import Embedding
 from lobit.nn.linear import Linear
 from lobit.nn.loss import SquaredHingeLoss
-from lobit.nn.pooling import AdaptiveAvgPool2d, AvgPool2d
+from lobit.nn.pooling import (
+    AdaptiveAvgPool1d,
+    AdaptiveAvgPool2d,
+    AdaptiveAvgPool3d,
+    AvgPool1d,
+    AvgPool2d,
+    AvgPool3d,
+    GlobalAvgPool2d,
+)
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
+from lobit.nn.recurrent_cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
+from lobit.nn.recurrent_quantizers import QuantizedWeight, quantized_weights
+from lobit.nn.reestimation import reestimate_batch_norm
+from lobit.nn.shiftnorm import ShiftBatchNorm1d, ShiftBatchNorm2d
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AvgPool1d",
     "AvgPool2d",
+    "AvgPool3d",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BatchNorm3d",
+    "Conv1d",
     "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Embedding",
     "Flatten",
+    "GRUCell",
+    "GlobalAvgPool2d",
     "Hardtanh",
+    "LSTMCell",
     "Linear",
     "MaxPool2d",
+    "PReLU",
     "QuantizedLayer",
+    "QuantizedWeight",
+    "RNNCell",
+    "RPReLU",
     "ReLU",
+    "RecurrentCell",
+    "RecurrentLayer",
+    "ShiftBatchNorm1d",
+    "ShiftBatchNorm2d",
     "SquaredHingeLoss",
+    "quantized_weights",
+    "reestimate_batch_norm",
 ]

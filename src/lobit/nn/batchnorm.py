@@ -46,3 +46,7 @@ class BatchNorm1d(_TwoSteps, nn.BatchNorm1d):
 
 class BatchNorm2d(_TwoSteps, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, same state. In training it is torch's; in eval ``x * a``, then ``+ b``, see ``factors``."""
+
+
+class BatchNorm3d(_TwoSteps, nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d`, same state; see `BatchNorm2d`."""

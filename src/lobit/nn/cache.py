@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from lobit.quantizers import Quantized
+from lobit.quantizers import Quantized, WeightQuantizer
 
 
 class KeptCodes:
@@ -46,3 +46,14 @@ class KeptCodes:
     def __reduce__(self) -> tuple[type[KeptCodes], tuple[()]]:
         """A copy, or a pickle, starts empty."""
         return KeptCodes, ()
+
+
+def codes_of(weight: Tensor, quantizer: WeightQuantizer | None, kept: KeptCodes, training: bool) -> Quantized | None:
+    """Codes and scale of weights whose output channels are first; in eval without gradient they are kept until the weights change."""
+    if quantizer is None:
+        return None
+    sources = [weight, *quantizer.parameters(), *quantizer.buffers()]
+    learning = training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
+    if learning or torch.compiler.is_compiling():
+        return quantizer(weight)
+    return kept.get(sources, lambda: quantizer(weight))

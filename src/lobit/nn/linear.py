@@ -53,10 +53,6 @@ class Linear(QuantizedLayer, nn.Linear):
         """A linear map."""
         return "linear"
 
-    def per_channel(self, values: Tensor) -> Tensor:
-        """Outputs are the last axis."""
-        return values
-
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Map input of shape (N, .., in_features) to (N, .., out_features)."""
         return self.quantized_forward(input) if self.is_quantized else nn.Linear.forward(self, input)

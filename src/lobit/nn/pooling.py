@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,22 +13,26 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError, ShapeError
 
-Pair = tuple[int, int]
+Size = tuple[int, ...]
 
 
-def _pair(value: int | tuple[int, ...]) -> Pair:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+def _size(value: int | Sequence[int], axes: int) -> Size:
+    """``3`` and ``(3,)`` as ``(3, 3)``."""
+    numbers = (value,) if isinstance(value, int) else tuple(value)
+    return numbers * axes if len(numbers) == 1 else numbers
 
 
-def _sum_windows(x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+def _sum_windows(x: Tensor, kernel: Size, stride: Size, padding: Size) -> Tensor:
     if any(padding):
-        x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-    rows, cols = ((x.shape[axis - 2] - kernel[axis]) // stride[axis] + 1 for axis in (0, 1))
+        x = F.pad(x, [pad for pad in reversed(padding) for _ in range(2)])
+    sizes = x.shape[-len(kernel) :]
+    counts = [(size - extent) // step + 1 for size, extent, step in zip(sizes, kernel, stride, strict=True)]
     total: Any = None
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            tap = x[..., i : i + (rows - 1) * stride[0] + 1 : stride[0], j : j + (cols - 1) * stride[1] + 1 : stride[1]]
-            total = tap if total is None else total + tap
+    for place in itertools.product(*map(range, kernel)):
+        ends = [start + (count - 1) * step + 1 for start, count, step in zip(place, counts, stride, strict=True)]
+        window: list[Any] = [slice(*axis) for axis in zip(place, ends, stride, strict=True)]
+        tap = x[(..., *window)]
+        total = tap if total is None else total + tap
     return total  # type: ignore[no-any-return]
 
 
@@ -33,11 +40,11 @@ class _WindowMean(torch.autograd.Function):
     """Backward is PyTorch's own: each input gets ``g / divisor`` of its windows. Through the slices it would cost a whole image for each tap."""
 
     @staticmethod
-    def forward(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, divisor: int) -> Tensor:
+    def forward(x: Tensor, kernel: Size, stride: Size, padding: Size, divisor: int) -> Tensor:
         return _sum_windows(x, kernel, stride, padding) / divisor
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Pair, Pair, Pair, int], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Size, Size, Size, int], output: Tensor) -> None:
         x, *ctx.window = inputs
         ctx.shape = x.shape
 
@@ -45,89 +52,163 @@ class _WindowMean(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         kernel, stride, padding, divisor = ctx.window
         like = grad.new_empty(ctx.shape)  # its shape is all that is read
-        back = torch.ops.aten.avg_pool2d_backward(grad.contiguous(), like, kernel, stride, padding, False, True, divisor)
-        return back, None, None, None, None
+        pool = torch.ops.aten.avg_pool2d_backward if len(kernel) == 2 else torch.ops.aten.avg_pool3d_backward
+        return pool(grad.contiguous(), like, kernel, stride, padding, False, True, divisor), None, None, None, None
 
 
-def window_mean(x: Tensor, kernel: Pair, stride: Pair, padding: Pair, divisor: int) -> Tensor:
+def window_mean(x: Tensor, kernel: Size, stride: Size, padding: Size, divisor: int) -> Tensor:
     """Sum each window in raster order in the dtype of x, padding adds 0, then divide once.
 
     Parameters
     ----------
-    x : Tensor of shape (N, C, H, W) or (C, H, W)
+    x : Tensor of shape (N, C, ..) or (C, ..)
+        With one to three axes behind the channels, as many as ``kernel``, ``stride`` and ``padding`` have entries.
 
     Raises
     ------
     ShapeError
         When x has another rank, or is smaller than the window.
     """
-    if x.ndim not in (3, 4) or any(x.shape[axis - 2] + 2 * padding[axis] < kernel[axis] for axis in (0, 1)):
-        raise ShapeError(f"average pooling with a window of {kernel} takes (N, C, H, W) of at least its size, not {tuple(x.shape)}")
+    axes = len(kernel)
+    if x.ndim not in (axes + 1, axes + 2) or any(
+        size + 2 * pad < extent for size, pad, extent in zip(x.shape[-axes:], padding, kernel, strict=True)
+    ):
+        names = ", ".join(("D", "H", "W")[-axes:]) if axes > 1 else "L"
+        raise ShapeError(f"average pooling with a window of {kernel} takes (N, C, {names}) of at least its size, not {tuple(x.shape)}")
+    if axes == 1:  # PyTorch's own pool of one axis is that of an image of one row, too
+        return window_mean(x.unsqueeze(-2), (1, *kernel), (1, *stride), (0, *padding), divisor).squeeze(-2)
     if torch.is_grad_enabled() and x.requires_grad:
         return _WindowMean.apply(x, kernel, stride, padding, divisor)  # type: ignore[no-any-return, no-untyped-call]
     return _sum_windows(x, kernel, stride, padding) / divisor
 
 
-class AvgPool2d(nn.AvgPool2d):
-    """`torch.nn.AvgPool2d` by `window_mean`.
+class _AvgPool(nn.Module):
+    """What average pools share, mixed into one of torch's."""
 
-    Raises
-    ------
-    ConfigError
-        For ``ceil_mode``, and ``count_include_pad=False`` with padding: their windows have different divisors; for padding beyond half the kernel.
-    """
+    axes: ClassVar[int]
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    ceil_mode: bool
+    count_include_pad: bool
+    divisor_override: int | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.ceil_mode or (any(_pair(self.padding)) and not self.count_include_pad):
+        kernel, padding = _size(self.kernel_size, self.axes), _size(self.padding, self.axes)
+        if self.ceil_mode or (any(padding) and not self.count_include_pad):
             raise ConfigError(
                 "lobit's average pool has one divisor for all windows: use ceil_mode=False, and count_include_pad=True with padding"
             )
-
-        kernel, padding = _pair(self.kernel_size), _pair(self.padding)
         if any(2 * pad > size for pad, size in zip(padding, kernel, strict=True)):
             raise ConfigError(f"padding {padding} is more than half the kernel {kernel}; pad in a layer of its own before the pool")
 
     @property
     def divisor(self) -> int:
         """What a window's sum is divided by."""
-        kernel = _pair(self.kernel_size)
-        return self.divisor_override or kernel[0] * kernel[1]
+        return self.divisor_override or math.prod(_size(self.kernel_size, self.axes))
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
-        """Pool input of shape (N, C, H, W)."""
-        return window_mean(input, _pair(self.kernel_size), _pair(self.stride), _pair(self.padding), self.divisor)
+        """Pool input of shape (N, C, ..)."""
+        kernel, stride, padding = (_size(value, self.axes) for value in (self.kernel_size, self.stride, self.padding))
+        return window_mean(input, kernel, stride, padding, self.divisor)
 
 
-class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
-    """`torch.nn.AdaptiveAvgPool2d`; by `window_mean` for output sizes that divide the image, else torch's own, which cannot be exported."""
+class AvgPool1d(_AvgPool, nn.AvgPool1d):
+    """`torch.nn.AvgPool1d` by `window_mean`; errors as `AvgPool2d`."""
+
+    axes = 1
+
+
+class AvgPool2d(_AvgPool, nn.AvgPool2d):
+    """`torch.nn.AvgPool2d` by `window_mean`.
+
+    Raises
+    ------
+    ConfigError
+        For ``ceil_mode``, and ``count_include_pad=False`` with padding: their windows have different divisors; for padding beyond half the kernel.
+
+    Examples
+    --------
+    >>> AvgPool2d(2)(torch.ones(1, 3, 4, 4)).shape
+    torch.Size([1, 3, 2, 2])
+    """
+
+    axes = 2
+
+
+class AvgPool3d(_AvgPool, nn.AvgPool3d):
+    """`torch.nn.AvgPool3d` by `window_mean`; errors as `AvgPool2d`."""
+
+    axes = 3
+
+
+class _AdaptiveAvgPool(nn.Module):
+    """What adaptive average pools share, mixed into one of torch's."""
+
+    axes: ClassVar[int]
+    output_size: Any
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
-        """Pool input of shape (N, C, H, W) to (N, C, *output_size)."""
-        height, width = int(input.shape[-2]), int(input.shape[-1])
-        if not self.divides(height, width):
-            return super().forward(input)
-        kernel = self.kernel(height, width)
-        return window_mean(input, kernel, kernel, (0, 0), kernel[0] * kernel[1])
+        """Pool input of shape (N, C, ..) to (N, C, *output_size)."""
+        size = tuple(int(n) for n in input.shape[-self.axes :])
+        if not self.divides(*size):
+            return super().forward(input)  # type: ignore[no-any-return]
+        kernel = self.kernel(*size)
+        return window_mean(input, kernel, kernel, (0,) * self.axes, math.prod(kernel))
 
-    def _out(self, height: int, width: int) -> tuple[int, ...]:
-        given = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
-        return tuple(size if want is None else want for want, size in zip(given, (height, width), strict=True))
+    def _out(self, size: Size) -> Size:
+        given = self.output_size if isinstance(self.output_size, (tuple, list)) else (self.output_size,) * self.axes
+        return tuple(have if want is None else want for want, have in zip(given, size, strict=True))
 
-    def divides(self, height: int, width: int) -> bool:
-        """Whether the output size divides an image."""
-        out = self._out(height, width)
-        return height % out[0] == 0 and width % out[1] == 0
+    def divides(self, *size: int) -> bool:
+        """Whether the output size divides an image of this size."""
+        return all(have % want == 0 for have, want in zip(size, self._out(size), strict=True))
 
-    def kernel(self, height: int, width: int) -> tuple[int, int]:
-        """The window, which is the stride too, for an image.
+    def kernel(self, *size: int) -> Size:
+        """The window, which is the stride too, for an image of this size.
 
         Raises
         ------
         ConfigError
             When the output size does not divide the image.
         """
-        out = self._out(height, width)
-        if not self.divides(height, width):
-            raise ConfigError(f"an adaptive pool to {out} needs an image that it divides, not {(height, width)}; use AvgPool2d")
-        return height // out[0], width // out[1]
+        out = self._out(size)
+        if not self.divides(*size):
+            raise ConfigError(f"an adaptive pool to {out} needs an image that it divides, not {size}; use AvgPool{self.axes}d")
+        return tuple(have // want for have, want in zip(size, out, strict=True))
+
+
+class AdaptiveAvgPool1d(_AdaptiveAvgPool, nn.AdaptiveAvgPool1d):
+    """`torch.nn.AdaptiveAvgPool1d`, as `AdaptiveAvgPool2d`."""
+
+    axes = 1
+
+
+class AdaptiveAvgPool2d(_AdaptiveAvgPool, nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d`; by `window_mean` for output sizes that divide the image, else torch's own, which cannot be exported."""
+
+    axes = 2
+
+
+class AdaptiveAvgPool3d(_AdaptiveAvgPool, nn.AdaptiveAvgPool3d):
+    """`torch.nn.AdaptiveAvgPool3d`, as `AdaptiveAvgPool2d`."""
+
+    axes = 3
+
+
+class GlobalAvgPool2d(nn.Module):
+    """The mean of each channel's whole image, by `window_mean`: (N, C, H, W) to (N, C).
+
+    ``AdaptiveAvgPool2d(1)`` and a flatten in one; `torch.mean` over both axes adds in an order that depends on the layout.
+
+    Examples
+    --------
+    >>> GlobalAvgPool2d()(torch.ones(1, 3, 4, 4))
+    tensor([[1., 1., 1.]])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # as all layers
+        """Pool input of shape (N, C, H, W) to (N, C), or (C, H, W) to (C,)."""
+        size = tuple(int(n) for n in input.shape[-2:])
+        return window_mean(input, size, size, (0, 0), math.prod(size)).flatten(-3)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
-from lobit.nn.gradients import product_with_quantized_gradient
+from lobit.nn.gradients import Product, product_with_quantized_gradient
 from lobit.nn.scaled_product import Map, scaled_product
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
@@ -26,8 +26,11 @@ class QuantizedLayer(nn.Module):
     weight_quantizer : WeightQuantizer or None
     input_quantizer : ActivationQuantizer or None
     gradient_quantizer : GradientQuantizer or None
+    channel_axis : int
+        Where outputs have their channels, from the end.
     """
 
+    channel_axis: ClassVar[int] = -1
     weight: Tensor
     bias: Any
     weight_quantizer: WeightQuantizer | None
@@ -43,6 +46,8 @@ class QuantizedLayer(nn.Module):
         """Attach quantizers; None leaves that side in float."""
         if weight_quantizer is not None:
             weight_quantizer.attach(self.rows(self.weight))
+        if input_quantizer is not None:
+            input_quantizer.attach(self.input_channels)
         for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
                 quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
@@ -58,8 +63,14 @@ class QuantizedLayer(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether it belongs to the exact class: both sides are codes."""
-        return self.weight_quantizer is not None and self.input_quantizer is not None
+        """Whether it belongs to the exact class: both sides are codes, and none is switched off."""
+        return all(q is not None and not q.off for q in (self.weight_quantizer, self.input_quantizer))
+
+    @property
+    def input_channels(self) -> tuple[int, ...]:
+        """Shape of a tensor with one value for each input channel that broadcasts over the input."""
+        channels = getattr(self, "in_channels", None)  # of convolutions
+        return (self.weight.shape[-1],) if channels is None else (channels, *[1] * (self.weight.ndim - 2))
 
     @property
     def accumulator_bound(self) -> int:
@@ -82,32 +93,41 @@ class QuantizedLayer(nn.Module):
         return None
 
     def per_channel(self, values: Tensor) -> Tensor:
-        """Shape (O,) values so that they broadcast over the output."""
-        raise NotImplementedError
+        """Shape (O,) values, or one, so that they broadcast over the output."""
+        return values.reshape(-1, *[1] * (-1 - self.channel_axis))
 
-    def quantized_forward(self, x: Tensor) -> Tensor:
+    def pad(self, x: Tensor) -> Tensor:
+        """An input, or its codes, with the border that `product` does not add by itself."""
+        return x
+
+    def quantized_input(self, x: Tensor) -> Quantized:
+        """Codes and scale of the input, as `product` takes them."""
+        assert self.input_quantizer is not None
+        inputs: Quantized = self.input_quantizer(x)
+        return inputs._replace(codes=self.pad(inputs.codes))
+
+    def quantized_forward(self, x: Tensor, product: Product | None = None) -> Tensor:
         """``product(codes_x - zero, codes_w) * (scale_x * scale_w)``, then ``+ bias``: codes first, two float operations after the exact sum.
 
         An input with an offset adds ``product(1, codes_w) * (offset * scale_w)`` ahead of the bias: a second exact sum, of the weights that an output sees.
+        ``product`` stands for the layer's own where a call has settings of its own.
         """
-        if self.weight.dtype in (torch.float16, torch.bfloat16):
-            raise ConfigError(
-                f"a quantized layer has {self.weight.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
-            )
+        self._check_dtype()
         weight = self.quantized_weight()
-        if self.input_quantizer is None or weight is None:
-            values = x if self.input_quantizer is None else self.input_quantizer(x).values()
-            y = self._product(values, self.rows(self.weight) if weight is None else weight.values())
+        if self.input_quantizer is None or weight is None or not self.exact:
+            values = x if self.input_quantizer is None else self.quantized_input(x).values()
+            y = self._product(values, self.rows(self.weight) if weight is None else weight.values(), product)
         else:
-            inputs = self.input_quantizer(x)
-            how = self.linear_map(x)
+            inputs = self.quantized_input(x)
+            how = self.linear_map(x) if product is None else None
             if how is not None and self._keeps_codes(inputs):
                 ranges = (_range(self.input_quantizer), _range(self.weight_quantizer))
                 return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, ranges)
-            y = self._sum(inputs.centred(), weight.codes) * self._scale(inputs.scale, weight.scale)
+            y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
-                ones = x.new_ones(x.shape if x.ndim < weight.codes.ndim else (1, *x.shape[1:]))
-                y = y + self._sum(ones, weight.codes) * self._scale(inputs.offset, weight.scale)
+                shape = inputs.codes.shape
+                ones = x.new_ones(shape if x.ndim < weight.codes.ndim else (1, *shape[1:]))
+                y = y + self._sum(ones, weight.codes, product) * self._scale(inputs.offset, weight.scale)
         return y if self.bias is None else y + self.per_channel(self.bias)
 
     def quantized_weight(self) -> Quantized | None:
@@ -117,24 +137,41 @@ class QuantizedLayer(nn.Module):
         sources = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
         learning = self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
         if learning or torch.compiler.is_compiling():
-            return self.weight_quantizer(self.rows(self.weight))  # type: ignore[no-any-return]
+            return self.weight_quantizer(self.rows(self.weight))
         quantizer = self.weight_quantizer
         return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
 
     def _keeps_codes(self, inputs: Quantized) -> bool:
         """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
-        plain = inputs.offset is not None or self.gradient_quantizer is not None or torch.compiler.is_compiling()
+        plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or torch.compiler.is_compiling()
         return self.training and torch.is_grad_enabled() and not plain
 
-    def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
-        if self.training or self.accumulator_bound <= EXACT_IN_FLOAT32:
-            return self._product(x, weight)
-        return self.product(wide(x), wide(weight)).to(x.dtype)
+    @property
+    def _has_fractions(self) -> bool:
+        """Whether a quantizer is for training alone, with codes that are no integers, so that no sum is exact."""
+        return any(quantizer is not None and quantizer.fractions for quantizer in (self.input_quantizer, self.weight_quantizer))
 
-    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+    def _check_dtype(self) -> None:
+        if self.weight.dtype in (torch.float16, torch.bfloat16):
+            raise ConfigError(
+                f"a quantized layer has {self.weight.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
+            )
+
+    def _sum(self, x: Tensor, weight: Tensor, product: Product | None = None) -> Tensor:
+        if self.training or self._observes or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
+            return self._product(x, weight, product)
+        return self._product(wide(x), wide(weight), product).to(x.dtype)
+
+    @property
+    def _observes(self) -> bool:
+        """Whether its input passes as float while calibration observes it, so that no sum is exact."""
+        return self.input_quantizer is not None and self.input_quantizer.observes
+
+    def _product(self, x: Tensor, weight: Tensor, product: Product | None = None) -> Tensor:
+        product = product or self.product
         if self.gradient_quantizer is None:
-            return self.product(x, weight)
-        return product_with_quantized_gradient(self.product, x, weight, self.gradient_quantizer)
+            return product(x, weight)
+        return product_with_quantized_gradient(product, x, weight, self.gradient_quantizer)
 
     def _scale(self, x: Tensor, weight: Tensor) -> Tensor:
         return self.per_channel((x * weight).flatten())

@@ -98,7 +98,13 @@ def _along(values: Tensor, axes: int) -> Tensor:
     return values.detach().reshape(-1, *[1] * (axes - 1))
 
 
+def swapped(weight: Tensor, groups: int) -> Tensor:
+    """``(O, I / groups, ..)`` as ``(I, O / groups, ..)``, where transposed convolutions have their weights, and back: channels change places in each group."""
+    return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
+
+
 def _convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
+    weight = swapped(weight, how.groups) if how.transposed else weight
     return torch.ops.aten.convolution(  # type: ignore[no-any-return]
         x, weight, None, how.stride, how.padding, how.dilation, how.transposed, how.output_padding, how.groups
     )
@@ -107,10 +113,11 @@ def _convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
 def _backward(how: Map, grad: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor | None, Tensor | None]:
     if how != "linear":
         needs = [need_x, need_weight, False]
+        weight = swapped(weight, how.groups) if how.transposed else weight
         found = torch.ops.aten.convolution_backward(
             grad, x, weight, None, how.stride, how.padding, how.dilation, how.transposed, how.output_padding, how.groups, needs
         )
-        return found[0], found[1]
+        return found[0], swapped(found[1], how.groups) if how.transposed and need_weight else found[1]
     back_x = grad @ weight if need_x else None
     return back_x, grad.reshape(-1, grad.shape[-1]).T @ x.reshape(-1, x.shape[-1]) if need_weight else None
 
@@ -134,11 +141,12 @@ def scaled_product(
     """
     if scale.device.type == "cpu" and not scale.requires_grad and scale.numel() == 1 and scale.item() == 1.0:
         scale = None  # type: ignore[assignment]  # a pass over the output that would change nothing
-    kept = (_dtype(*ranges[0]), _dtype(*ranges[1]))
+    kept = (kept_dtype(*ranges[0]), kept_dtype(*ranges[1]))
     return _ScaledProduct.apply(x, weight, scale, bias, how, kept)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _dtype(lo: int, hi: int) -> torch.dtype:
+def kept_dtype(lo: int, hi: int) -> torch.dtype:
+    """The smallest dtype of integers that holds a range of codes."""
     if lo >= -128 and hi <= 127:
         return torch.int8
     return torch.uint8 if lo >= 0 and hi <= 255 else torch.int16

@@ -1,86 +1,27 @@
-"""What an optimizer needs to know of latent weights: the paper's step of each layer, and their clipping."""
-
-from __future__ import annotations
+"""What training low-bit weights asks of optimizers: latent weights, parameter groups, shift-based AdaMax, Bop, several optimizers as one."""
 
 from lobit.extras import require
 
 require("lobit.optim", "torch")
 
-import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from lobit.optim.adamax import ShiftAdaMax
+from lobit.optim.bop import Bop, with_bop
+from lobit.optim.combined import CombinedOptimizer
+from lobit.optim.groups import groups_by, is_latent, is_one_bit, is_step, parameter_groups
+from lobit.optim.latent import clip_latent_weights, init_latent_weights, latent_layers, step_factor
 
-import torch
-from torch import nn
-
-from lobit.errors import ConfigError
-from lobit.nn import QuantizedLayer
-from lobit.quantizers import Quantizer
-
-StepScale = Literal["glorot", "power-of-two"]
-LEARNED_STEP_RATE = 0.1  # Adam moves every parameter by about lr, and learned steps are a tenth the size of what they quantize
-
-
-def latent_layers(model: nn.Module) -> Iterator[tuple[QuantizedLayer, tuple[float, float]]]:
-    """Layers whose weights are latent, kept in a range by clipping; with that range."""
-    for module in model.modules():
-        if isinstance(module, QuantizedLayer) and module.weight_quantizer is not None and module.weight_quantizer.latent_range is not None:
-            yield module, module.weight_quantizer.latent_range
-
-
-def step_factor(layer: QuantizedLayer, step_scale: StepScale) -> float:
-    """The factor of a layer's step: ``1 / sqrt(1.5 / (fan_in + fan_out))``, or the power of two nearest to it.
-
-    ``fan_in = kh kw C_in``, ``fan_out = kh kw C_out``: 57.0 for 784 -> 4096 inputs.
-
-    References
-    ----------
-    Hubara et al., Quantized Neural Networks, arXiv 1609.07061; the released Theano code (glorot) and Torch code (power of two).
-    """
-    out, *rest = layer.weight.shape
-    area = math.prod(rest[1:])
-    factor = 1.0 / math.sqrt(1.5 / (rest[0] * area + out * area))
-    return factor if step_scale == "glorot" else float(2.0 ** round(math.log2(factor)))
-
-
-def parameter_groups(
-    model: nn.Module, lr: float, *, step_scale: StepScale | None = None, weight_decay: float = 0.0
-) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: latent weights get their layer's step and no decay, learned quantizer steps a tenth of the rate and no decay, the rest the plain rate.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown step scale.
-    """
-    if step_scale not in (None, "glorot", "power-of-two"):
-        raise ConfigError(f"step_scale must be 'glorot', 'power-of-two' or None, not {step_scale!r}")
-    groups: list[dict[str, Any]] = []
-    latent = set()
-    for layer, _ in latent_layers(model):
-        if id(layer.weight) not in latent:
-            latent.add(id(layer.weight))
-            groups.append(
-                {"params": [layer.weight], "lr": lr * (step_factor(layer, step_scale) if step_scale else 1.0), "weight_decay": 0.0}
-            )
-    steps = [parameter for module in model.modules() if isinstance(module, Quantizer) for parameter in module.parameters()]
-    known = latent | {id(parameter) for parameter in steps}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups += [{"params": steps, "lr": lr * LEARNED_STEP_RATE, "weight_decay": 0.0}] if steps else []
-    return [*groups, *([{"params": rest, "lr": lr, "weight_decay": weight_decay}] if rest else [])]
-
-
-@torch.no_grad()
-def clip_latent_weights(model: nn.Module) -> None:
-    """Clip latent weights to the range of their quantizer, and keep learned steps positive; call it after every step."""
-    for layer, (low, high) in latent_layers(model):
-        layer.weight.clamp_(low, high)
-    for module in model.modules():
-        if isinstance(module, Quantizer):
-            module.keep_in_range()
-
-
-def init_latent_weights(model: nn.Module) -> None:
-    """Draw latent weights from Uniform(-1, 1), as the paper's code does."""
-    for layer, (low, high) in latent_layers(model):
-        nn.init.uniform_(layer.weight, low, high)
+__all__ = [
+    "Bop",
+    "CombinedOptimizer",
+    "ShiftAdaMax",
+    "clip_latent_weights",
+    "groups_by",
+    "init_latent_weights",
+    "is_latent",
+    "is_one_bit",
+    "is_step",
+    "latent_layers",
+    "parameter_groups",
+    "step_factor",
+    "with_bop",
+]

@@ -4,44 +4,115 @@ from lobit.extras import require
 
 require("lobit.quantizers", "torch")
 
+from lobit.quantizers.affine import AffineActivations, AffineWeights
 from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, WeightQuantizer
-from lobit.quantizers.calibration import calibrating
+from lobit.quantizers.calibration import calibrate, calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
+from lobit.quantizers.from_data import FromData, FromWeights
+from lobit.quantizers.gradients import (
+    DoReFaGradients,
+    LinearGradients,
+    LogGradients,
+    dorefa_gradients,
+    linear_gradients,
+    log_gradients,
+)
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
+from lobit.quantizers.log import LogQuant, LogQuantWeights, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
+from lobit.quantizers.lsqplus import LSQPlus, lsq_plus
+from lobit.quantizers.magnitude_sign import MagnitudeSign, scaled_sign, xnor_sign
+from lobit.quantizers.observer import Observer, Sample
+from lobit.quantizers.pact import PACT, pact, pact_penalty
+from lobit.quantizers.powers import ap2
+from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
-from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
+from lobit.quantizers.rsign import RSign
+from lobit.quantizers.search import MeanSquaredError
+from lobit.quantizers.sign import (
+    ApproxSign,
+    ApproxSignWeights,
+    IdentitySign,
+    Sign,
+    SignWeights,
+    StochasticSign,
+    StochasticSignWeights,
+    SwishSign,
+    SwishSignWeights,
+    sign,
+    stochastic_sign,
+)
 from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
+from lobit.quantizers.ternary import TernaryWeights, ternary
 
 __all__ = [
     "LSQ",
+    "PACT",
     "ActivationQuantizer",
+    "AffineActivations",
+    "AffineWeights",
+    "ApproxSign",
+    "ApproxSignWeights",
     "CodeDropout",
     "DoReFaActivations",
+    "DoReFaGradients",
     "DoReFaWeights",
+    "Fit",
+    "FromData",
+    "FromWeights",
     "GradientQuantizer",
+    "Grid",
+    "IdentitySign",
+    "LSQPlus",
     "LSQWeights",
+    "LinearGradients",
     "LinearQuant",
     "LinearQuantWeights",
+    "LogGradients",
+    "LogQuant",
+    "LogQuantWeights",
     "MagnitudeSign",
+    "MeanSquaredError",
+    "Method",
+    "MinMax",
+    "Observer",
+    "Percentile",
     "Quantized",
     "Quantizer",
+    "RSign",
+    "Sample",
     "Sign",
     "SignWeights",
     "StochasticSign",
+    "StochasticSignWeights",
+    "SwishSign",
+    "SwishSignWeights",
+    "TernaryWeights",
     "WeightQuantizer",
+    "ap2",
+    "calibrate",
     "calibrating",
     "dorefa_activations",
+    "dorefa_gradients",
     "dorefa_weights",
     "get",
+    "linear_gradients",
     "linear_quant",
+    "log_gradients",
+    "log_quant",
     "lsq",
+    "lsq_plus",
     "names",
+    "pact",
+    "pact_penalty",
     "register",
     "round_by_step",
     "round_in_range",
+    "scaled_sign",
     "sign",
     "stochastic_sign",
     "straight_through",
+    "ternary",
+    "xnor_sign",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lobit.bits import CodeType
@@ -55,14 +57,24 @@ class Quantizer(nn.Module):
         Its name in the registry.
     zero : int
         The code of real 0; 0 for all quantizers of this package.
+    fractions : bool
+        Whether codes are no integers: then it trains, but has no code type and cannot be exported.
     owner : str
         The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
+    off : bool
+        Whether it lets floats through as they are; set by schedules that begin in float. Such a model is not exported.
     """
 
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
+    fractions: bool = False
     owner: str = ""
+    off: bool = False
+
+    def __call__(self, x: Tensor) -> Quantized:
+        """Quantize; while it is off, the floats themselves with scale 1."""
+        return self._through(x) if self.off else super().__call__(x)
 
     @property
     def code_type(self) -> CodeType:
@@ -81,6 +93,37 @@ class Quantizer(nn.Module):
 
     def keep_in_range(self) -> None:
         """Put learned state that the optimizer moved out of its range back; called after every step."""
+
+    def set_bits(self, bits: int) -> None:
+        """Change the width; learned state starts anew, from the weights or the next batch.
+
+        Raises
+        ------
+        ConfigError
+            For a width it cannot have.
+        """
+        self.check_bits(bits)
+        self.bits = bits
+        width = self._buffers.get("width")
+        if width is not None:
+            width.fill_(bits)
+        self.reset()
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width that it cannot have, see `set_bits`."""
+        if "bits" not in inspect.signature(type(self)).parameters or not hasattr(self, "bits"):
+            raise ConfigError(
+                f"quantizer {self.alias!r} has one width and cannot change to {bits!r} bits; take one with a width, such as 'lsq' or 'linear', or "
+                "switch it off (32 bits)"
+            )
+        type(self)(bits=bits)  # refuses a width that the class does not have
+
+    def _through(self, x: Tensor) -> Quantized:
+        scale = constant(1.0, x)
+        if self.training and dist.is_available() and dist.is_initialized():  # data-parallel training waits for every parameter's gradient
+            for parameter in self.parameters():
+                scale = scale + 0 * parameter.sum() if parameter.requires_grad else scale
+        return Quantized(x, scale)
 
     def extra_repr(self) -> str:
         """The code type, for printing."""
@@ -117,6 +160,20 @@ class ActivationQuantizer(Quantizer):
     role = "activations"
     calibrating: bool = False
 
+    @property
+    def observes(self) -> bool:
+        """Whether it passes its input on as it is, for `lobit.calibrate` to observe: ``codes = x``, ``scale = 1``."""
+        return False
+
+    def attach(self, shape: tuple[int, ...]) -> None:
+        """Make room for state of each input channel; layers call it once.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of a tensor with a value for each channel that broadcasts over the input: ``(C,)``, or ``(C, 1, 1)`` for images.
+        """
+
     def steps(self) -> list[tuple[str, Tensor]]:
         """The float32 operations whose rounded result is the code in eval.
 
@@ -141,7 +198,7 @@ class WeightQuantizer(Quantizer):
     """
 
     role = "weights"
-    latent_range: ClassVar[tuple[float, float] | None] = None
+    latent_range: tuple[float, float] | None = None
 
     def attach(self, weight: Tensor) -> None:
         """Make room for state that depends on the weights' shape; layers call it once."""

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, check_width, constant, operand, wide
+from lobit.quantizers.magnitude_sign import mean_magnitude, scaled_sign
 from lobit.quantizers.registry import register
-from lobit.quantizers.sign import mean_magnitude, scaled_sign
 from lobit.quantizers.straight_through import round_in_range
 
 _TINY = 1e-30  # all-zero weights become the middle of the range, not 0 / 0

@@ -32,13 +32,31 @@ class CodeDropout(ActivationQuantizer):
             raise ConfigError(f"dropout drops with a probability from 0 to less than 1, not {p!r}")
         super().__init__()
         self.quantizer = quantizer
-        self.zero = quantizer.zero
+        self.fractions = quantizer.fractions
         self.p = p
+
+    def attach(self, shape: tuple[int, ...]) -> None:
+        """The quantizer's."""
+        self.quantizer.attach(shape)
 
     @property
     def code_type(self) -> CodeType:
         """The quantizer's."""
         return self.quantizer.code_type
+
+    @property
+    def observes(self) -> bool:
+        """The quantizer's."""
+        return self.quantizer.observes
+
+    @property
+    def zero(self) -> int:
+        """The quantizer's, which may take it from data."""
+        return self.quantizer.zero
+
+    @zero.setter
+    def zero(self, zero: int) -> None:
+        self.quantizer.zero = zero
 
     @property
     def owner(self) -> str:
@@ -48,6 +66,30 @@ class CodeDropout(ActivationQuantizer):
     @owner.setter
     def owner(self, name: str) -> None:
         self.quantizer.owner = name
+
+    @property
+    def off(self) -> bool:
+        """Whether the quantizer lets floats through; dropout stays."""
+        return self.quantizer.off
+
+    @off.setter
+    def off(self, off: bool) -> None:
+        self.quantizer.off = off
+
+    def _through(self, x: Tensor) -> Quantized:
+        return self.forward(x)
+
+    def set_bits(self, bits: int) -> None:
+        """Change the quantizer's width."""
+        self.quantizer.set_bits(bits)
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width that the quantizer cannot have."""
+        self.quantizer.check_bits(bits)
+
+    def reset(self) -> None:
+        """Forget the quantizer's learned state."""
+        self.quantizer.reset()
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of a tensor of any shape."""

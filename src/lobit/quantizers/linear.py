@@ -78,5 +78,5 @@ class LinearQuantWeights(_Linear, WeightQuantizer):
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of the latent weights; one scale for all."""
-        codes = sign(x, clip=False) if self.bits == 1 else linear_quant(x, self.bits, clip=False)
+        codes = sign(x, "identity") if self.bits == 1 else linear_quant(x, self.bits, clip=False)
         return Quantized(codes, constant(self.step, x), self.zero)

@@ -1,4 +1,4 @@
-"""One bit: deterministic and stochastic sign, and the sign with the mean magnitude of each output channel as its scale."""
+"""One bit without a learned scale: deterministic and stochastic sign, with a choice of pseudo-gradients."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from torch import Tensor
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
 from lobit.quantizers import fused
-from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, constant, wide
+from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, constant
+from lobit.quantizers.pseudo_gradients import SWISH_BETA, SignGradient, check_sign_gradient, with_sign_gradient
 from lobit.quantizers.registry import register
-from lobit.quantizers.straight_through import straight_through
 
 ONE_BIT = CodeType(Alphabet.ODD, 1)
-_TINY = 2.0**-100  # keeps 0 / scale at 0 where all weights of a channel are 0
 
 
 def sign_codes(x: Tensor) -> Tensor:
@@ -21,74 +20,132 @@ def sign_codes(x: Tensor) -> Tensor:
     return fused.sign(x) if fused.usable(x) else (x.detach() >= 0).to(x.dtype).mul_(2).sub_(1)
 
 
-def sign(x: Tensor, *, clip: bool = True) -> Tensor:
-    """The sign, with the straight-through estimator.
+def sign(x: Tensor, gradient: SignGradient = "clipped", *, beta: float = SWISH_BETA) -> Tensor:
+    """The sign, with a pseudo-gradient.
 
-    Forward: ``+1 if x >= 0 else -1``. Backward: ``g_x = g * 1[|x| <= 1]``, or ``g`` itself without ``clip`` (for weights, which are kept in range by
-    clipping their latent values).
+    Forward: ``+1 if x >= 0 else -1``. Backward: ``g_x = g * slope(x)``, with
+
+    - ``clipped``: ``1[|x| <= 1]``, the straight-through estimator;
+    - ``identity``: 1, for weights, which are kept in range by clipping their latent values;
+    - ``approx``: ``max(0, 2 - 2 |x|)``, Bi-Real Net's;
+    - ``swish``: ``beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x))``, BNN+'s, which is negative for ``|x|`` above about ``2.4 / beta``.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floats of any shape.
+    gradient : {"clipped", "identity", "approx", "swish"}
+        The slope.
+    beta : float
+        Steepness of ``swish``.
 
     References
     ----------
-    Hubara et al., Quantized Neural Networks, arXiv 1609.07061, equations 1 and 5.
+    Hubara et al., Quantized Neural Networks, arXiv 1609.07061, equations 1 and 5 (clipped); Liu et al., Bi-Real Net, arXiv 1808.00278, ApproxSign;
+    Darabi et al., BNN+, arXiv 1812.11800, SwishSign.
     """
-    return straight_through(x, sign_codes(x), -1.0, 1.0) if clip else straight_through(x, sign_codes(x))
+    return with_sign_gradient(x, sign_codes(x), gradient, beta)
 
 
-def stochastic_sign(x: Tensor) -> Tensor:
+def stochastic_sign(x: Tensor, gradient: SignGradient = "clipped", *, beta: float = SWISH_BETA) -> Tensor:
     """A random sign whose mean is ``clip(x, -1, 1)``.
 
-    Forward: ``+1`` with probability ``clip((x + 1) / 2, 0, 1)``, else ``-1``. Backward: ``g_x = g * 1[|x| <= 1]``, the derivative of the mean.
+    Forward: ``+1`` with probability ``clip((x + 1) / 2, 0, 1)``, else ``-1``. Backward: that of `sign`; ``clipped`` is the derivative of the mean.
 
     References
     ----------
     Hubara et al., Quantized Neural Networks, arXiv 1609.07061, equation 2.
     """
     above = torch.rand_like(x) * 2 - 1 < x.detach()
-    return straight_through(x, above.to(x.dtype).mul_(2).sub_(1), -1.0, 1.0)
+    return with_sign_gradient(x, above.to(x.dtype).mul_(2).sub_(1), gradient, beta)
 
 
-def mean_magnitude(w: Tensor, *, per_channel: bool = True) -> Tensor:
-    """``mean |w|``, per output channel (shape ``(O, 1, ..)``) or of the whole tensor (shape ``()``); summed in float64, rounded to float32 once."""
-    magnitude = wide(w.detach()).abs()
-    return (magnitude.mean(tuple(range(1, w.ndim)), keepdim=True) if per_channel else magnitude.mean()).float()
-
-
-def scaled_sign(w: Tensor, scale: Tensor) -> Tensor:
-    """Sign codes whose *values* ``scale * codes`` pass the gradient straight to ``w``.
-
-    Forward: ``+1 if w >= 0 else -1``. Backward: ``g_w = g / scale``; the product with ``scale`` that follows cancels it. The scale itself is taken as
-    a constant, as DoReFa-Net does.
-    """
-    slope = scale.clamp(min=_TINY).reciprocal() if torch.is_grad_enabled() else None
-    return straight_through(w, sign_codes(w), slope=slope)
-
-
-class _OneBit:
+class OneBit:
     """Accepts ``bits=1`` and nothing else, so that names and policies can pass a width."""
 
     alias: str
 
     def __init__(self, bits: int = 1) -> None:
         super().__init__()
-        if bits != 1:
+        if type(bits) is not int or bits != 1:
             raise ConfigError(f"quantizer {self.alias!r} has 1 bit, not {bits!r}; for more bits use 'lsq', 'linear' or 'dorefa'")
 
     @property
     def code_type(self) -> CodeType:
+        """``odd`` of one bit."""
         return ONE_BIT
 
 
+class _Sign(OneBit):
+    """A sign with a pseudo-gradient."""
+
+    def __init__(self, bits: int, gradient: SignGradient, beta: float) -> None:
+        super().__init__(bits)
+        check_sign_gradient(gradient, beta, f"quantizer {self.alias!r}")
+        self.gradient: SignGradient = gradient
+        self.beta = float(beta)
+
+    def extra_repr(self) -> str:
+        """Code type and gradient, for printing."""
+        return f"odd1, {self.gradient}{f', beta={self.beta:g}' if self.gradient == 'swish' else ''}"
+
+
 @register("sign")
-class Sign(_OneBit, ActivationQuantizer):
-    """Activations of one bit: `sign` with the clipped straight-through estimator; scale 1."""
+class Sign(_Sign, ActivationQuantizer):
+    """Activations of one bit: `sign`; scale 1.
+
+    Parameters
+    ----------
+    bits : int
+        1.
+    gradient : {"clipped", "identity", "approx", "swish"}
+        Slope of the backward pass. Where no other reason decides, the straight-through window ``clipped``.
+    beta : float
+        Steepness of ``swish``.
+    """
+
+    def __init__(self, bits: int = 1, gradient: SignGradient = "clipped", beta: float = SWISH_BETA) -> None:
+        super().__init__(bits, gradient, beta)
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes -1 and +1 of a tensor of any shape."""
-        return Quantized(sign(x), constant(1.0, x), self.zero)
+        return Quantized(sign(x, self.gradient, beta=self.beta), constant(1.0, x), self.zero)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """No step: the code is the sign of the input."""
         return []
+
+
+@register("identity_sign")
+class IdentitySign(Sign):
+    """Activations of one bit: `sign` with the gradient ``identity``; scale 1."""
+
+    def __init__(self, bits: int = 1) -> None:
+        super().__init__(bits, "identity")
+
+
+@register("approx_sign")
+class ApproxSign(Sign):
+    """Activations of one bit: `sign` with the gradient ``approx``; scale 1."""
+
+    def __init__(self, bits: int = 1) -> None:
+        super().__init__(bits, "approx")
+
+
+@register("swish_sign")
+class SwishSign(Sign):
+    """Activations of one bit: `sign` with the gradient ``swish``; scale 1.
+
+    Parameters
+    ----------
+    bits : int
+        1.
+    beta : float
+        Steepness.
+    """
+
+    def __init__(self, bits: int = 1, beta: float = SWISH_BETA) -> None:
+        super().__init__(bits, "swish", beta)
 
 
 @register("stochastic_sign")
@@ -97,32 +154,68 @@ class StochasticSign(Sign):
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes -1 and +1 of a tensor of any shape."""
-        return Quantized(stochastic_sign(x) if self.training else sign(x), constant(1.0, x), self.zero)
+        draw = stochastic_sign if self.training else sign
+        return Quantized(draw(x, self.gradient, beta=self.beta), constant(1.0, x), self.zero)
 
 
 @register("sign")
-class SignWeights(_OneBit, WeightQuantizer):
-    """Plain -1/+1 weights as in the paper: `sign`, the gradient unmasked, latent weights clipped to [-1, 1]; scale 1."""
+class SignWeights(_Sign, WeightQuantizer):
+    """Plain -1/+1 weights as in the paper: `sign`, the gradient unmasked, latent weights clipped to [-1, 1]; scale 1.
+
+    Parameters
+    ----------
+    bits : int
+        1.
+    gradient : {"clipped", "identity", "approx", "swish"}
+        Slope of the backward pass.
+    beta : float
+        Steepness of ``swish``.
+    """
 
     latent_range = (-1.0, 1.0)
 
+    def __init__(self, bits: int = 1, gradient: SignGradient = "identity", beta: float = SWISH_BETA) -> None:
+        super().__init__(bits, gradient, beta)
+
     def forward(self, x: Tensor) -> Quantized:
         """Codes -1 and +1 of the latent weights."""
-        return Quantized(sign(x, clip=False), constant(1.0, x), self.zero)
+        return Quantized(sign(x, self.gradient, beta=self.beta), constant(1.0, x), self.zero)
 
 
-@register("magnitude_sign")
-class MagnitudeSign(_OneBit, WeightQuantizer):
-    """Weights of one bit: sign times the mean magnitude of the output channel.
+@register("approx_sign")
+class ApproxSignWeights(SignWeights):
+    """Plain -1/+1 weights: `sign` with the gradient ``approx``, latent weights clipped to [-1, 1]; scale 1."""
 
-    Forward: ``scale_o = mean |w_o|``, ``codes = sign(w)``. Backward: `scaled_sign`, so that the value ``scale * codes`` has slope 1 in ``w``.
+    def __init__(self, bits: int = 1) -> None:
+        super().__init__(bits, "approx")
+
+
+@register("swish_sign")
+class SwishSignWeights(SignWeights):
+    """Plain -1/+1 weights: `sign` with the gradient ``swish``, latent weights clipped to [-1, 1]; scale 1.
+
+    Parameters
+    ----------
+    bits : int
+        1.
+    beta : float
+        Steepness.
+    """
+
+    def __init__(self, bits: int = 1, beta: float = SWISH_BETA) -> None:
+        super().__init__(bits, "swish", beta)
+
+
+@register("stochastic_sign")
+class StochasticSignWeights(SignWeights):
+    """Plain -1/+1 weights: `stochastic_sign` in training with the gradient unmasked, `sign` in eval; latent weights clipped to [-1, 1]; scale 1.
 
     References
     ----------
-    Rastegari et al., XNOR-Net, arXiv 1603.05279 (the scale); Zhou et al., DoReFa-Net, arXiv 1606.06160 (the gradient).
+    Courbariaux et al., BinaryConnect, arXiv 1511.00363, section 2.3.
     """
 
     def forward(self, x: Tensor) -> Quantized:
-        """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``."""
-        scale = mean_magnitude(x)
-        return Quantized(scaled_sign(x, scale), scale, self.zero)
+        """Codes -1 and +1 of the latent weights."""
+        draw = stochastic_sign if self.training else sign
+        return Quantized(draw(x, self.gradient, beta=self.beta), constant(1.0, x), self.zero)

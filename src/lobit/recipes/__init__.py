@@ -18,10 +18,30 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from lobit.errors import ConfigError
-from lobit.recipes.schema import DataSpec, ModelSpec, OptimizerSpec, Recipe
+from lobit.recipes.schema import (
+    BopSpec,
+    DataSpec,
+    DistillSpec,
+    ModelSpec,
+    OptimizerSpec,
+    Recipe,
+    ScheduleSpec,
+    SGDSpec,
+    ShiftAdaMaxSpec,
+    WatchSpec,
+)
 
 MAX_BYTES = 1 << 20
-_PARTS: dict[str, type[BaseModel]] = {"model.": ModelSpec, "data.": DataSpec, "optimizer.": OptimizerSpec, "": Recipe}
+_OPTIMIZERS: dict[str, type[OptimizerSpec]] = {"adam": OptimizerSpec, "sgd": SGDSpec, "shift-adamax": ShiftAdaMaxSpec, "bop": BopSpec}
+_PARTS: list[tuple[str, type[BaseModel]]] = [
+    ("model.", ModelSpec),
+    ("data.", DataSpec),
+    *(("optimizer.", spec) for spec in _OPTIMIZERS.values()),
+    ("schedule.", ScheduleSpec),
+    ("distill.", DistillSpec),
+    ("watch.", WatchSpec),
+    ("", Recipe),
+]
 
 
 def list_recipes() -> list[str]:
@@ -107,13 +127,32 @@ class _Loader(yaml.SafeLoader):
 
 def _explain(problem: Any) -> str:
     """One line for a pydantic error: where, what, and for an unknown field the nearest known one."""
-    where = ".".join(str(part) for part in problem["loc"]) or "the whole"
+    parts = [str(part) for part in problem["loc"]]
+    optimizer = parts.pop(1) if parts[0:1] == ["optimizer"] and parts[1:2] and parts[1] in _OPTIMIZERS else ""  # the part of the union
+    where = ".".join(parts) or "the whole"
     if problem["type"] == "extra_forbidden":
-        known = {field: prefix + field for prefix, model in _PARTS.items() for field in model.model_fields}
+        owners = [name for name, spec in _OPTIMIZERS.items() if parts[-1] in spec.model_fields]
+        if optimizer and owners:
+            return f"{where!r} belongs to the optimizer {' and '.join(owners)}, not to {optimizer}; remove it or name that optimizer"
+        known = {field: prefix + field for prefix, model in _PARTS for field in model.model_fields}
         close = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
         return f"unknown field {where!r}" + (f", did you mean {known[close[0]]!r}?" if close else "; remove it")
     got = "" if problem["type"] == "missing" else f" (got {reprlib.repr(problem['input'])})"
     return f"{where}: {problem['msg']}{got}"
 
 
-__all__ = ["DataSpec", "ModelSpec", "OptimizerSpec", "Recipe", "check_recipe", "list_recipes", "load_recipe"]
+__all__ = [
+    "BopSpec",
+    "DataSpec",
+    "DistillSpec",
+    "ModelSpec",
+    "OptimizerSpec",
+    "Recipe",
+    "SGDSpec",
+    "ScheduleSpec",
+    "ShiftAdaMaxSpec",
+    "WatchSpec",
+    "check_recipe",
+    "list_recipes",
+    "load_recipe",
+]

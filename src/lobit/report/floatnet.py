@@ -32,8 +32,8 @@ class FloatOp:
     Parameters
     ----------
     op : str
-        ``linear``, ``conv2d`` (arrays ``weight``, ``bias``), ``affine`` (``a``, ``b``: x * a + b), ``clamp`` (``low``, ``high``), ``max_pool2d``,
-        ``avg_pool2d``, ``add`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
+        ``lift`` (N, C, L) to (N, C, 1, L), ``drop`` back, ``linear``, ``conv2d`` (arrays ``weight``, ``bias``), ``affine`` (``a``, ``b``: x * a + b), ``clamp`` (``low``, ``high``), ``max_pool2d``,
+        ``avg_pool2d``, ``pad2d``, ``add``, ``concat`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
     inputs : tuple of str
     output : str
     attrs : mapping
@@ -104,6 +104,9 @@ class _Builder:
         self.made: dict[str, FloatOp] = {}
         self.places: dict[str, int] = {}
         self.uses = Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
+        for name, shape in graph.inputs.items():
+            if len(shape) == 2:  # as the graph has it, an image of one row
+                self.values[name] = self.emit("lift", (name,)), 1.0
 
     def constant(self, node: Node, role: str) -> Constant:
         return self.graph.constants[node.constants[role]]
@@ -125,13 +128,13 @@ class _Builder:
         """A tensor of the value as the graph has it: codes with their zero, nothing left to multiply."""
         tensor, scale = self.values[name]
         zero = float(self.graph.types[name].zero)
-        if scale == 1.0 and not zero:
-            return tensor
-        return self.emit("affine", (tensor,), a=np.array([scale], np.float32), b=np.array([zero], np.float32))
+        if scale != 1.0 or zero:
+            tensor = self.emit("affine", (tensor,), a=np.array([scale], np.float32), b=np.array([zero], np.float32))
+        return self.emit("drop", (tensor,)) if len(self.graph.types[name].shape) == 2 else tensor
 
     def behind_input(self, name: str) -> bool:
         """Whether a tensor is the network's input, or a view of it."""
-        while name in self.made and self.made[name].op in ("flatten", "max_pool2d"):
+        while name in self.made and self.made[name].op in ("lift", "flatten", "max_pool2d"):
             name = self.made[name].inputs[0]
         return name in self.graph.inputs
 
@@ -206,6 +209,23 @@ def _same(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit(node.op, (tensor,), node.attrs), scale)
 
 
+def _pad2d(build: _Builder, node: Node) -> None:
+    """Codes are padded with the value that their code stands for, in the scale of the tensor."""
+    tensor, scale = build.values[node.inputs[0]]
+    value = float(node.attrs["value"] - build.graph.types[node.inputs[0]].zero)
+    build.keep(node, build.emit("pad2d", (tensor,), {"padding": node.attrs["padding"], "value": value / scale}), scale)
+
+
+def _concat(build: _Builder, node: Node) -> None:
+    """Tensors of one scale are joined as they are; others get theirs first."""
+    found = [build.values[name] for name in node.inputs]
+    scales = {scale for _, scale in found}
+    common = scales.pop() if len(scales) == 1 else 1.0
+    zero = np.zeros(1, np.float32)
+    tensors = [name if scale == common else build.emit("affine", (name,), a=np.array([scale], np.float32), b=zero) for name, scale in found]
+    build.keep(node, build.emit("concat", tuple(tensors)), common)
+
+
 def _add(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit("add", tuple(build.values[name][0] for name in node.inputs)))
 
@@ -218,5 +238,7 @@ LOWER: dict[str, Callable[[_Builder, Node], None]] = {
     "max_pool2d": _same,
     "avg_pool2d": _same,
     "flatten": _same,
+    "pad2d": _pad2d,
+    "concat": _concat,
     "add": _add,
 }

@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -125,7 +125,7 @@ def layer_errors(model: nn.Module, x: Tensor, labels: Tensor | None = None, batc
         )
     if labels is not None and labels.shape != (len(x),):
         raise ShapeError(f"the labels have shape {tuple(labels.shape)}; {len(x)} samples need ({len(x)},)")
-    names = {module: path for path, module in model.named_modules() if isinstance(module, QuantizedLayer) and module.is_quantized}
+    names = {module: path for path, module in model.named_modules() if _is_measured(module)}
     moments: dict[QuantizedLayer, _Three] = {}
     with _evaluating(model), _hooked({layer: partial(_compare, moments) for layer in names}):
         right = _right(model, x, labels, batch_size)
@@ -141,6 +141,11 @@ def layer_errors(model: nn.Module, x: Tensor, labels: Tensor | None = None, batc
     return tuple(gained)
 
 
+def _is_measured(module: nn.Module) -> TypeGuard[QuantizedLayer]:
+    """An embedding makes no sums, so it has no error of its own here."""
+    return isinstance(module, QuantizedLayer) and module.is_quantized and not isinstance(module, nn.Embedding)
+
+
 @dataclass(slots=True)
 class _Three:
     """Moments of the float output with each of the three quantized ones."""
@@ -154,21 +159,22 @@ def _compare(moments: dict[QuantizedLayer, _Three], layer: QuantizedLayer, args:
     """Hook: add what one call of a layer made to its moments."""
     x = args[0]
     weight, read = _dequantized(layer, x)
-    y = layer.product(x, layer.weight)
+    latent = layer.rows(layer.weight)
+    y = layer.product(layer.pad(x), latent)
     found = moments.get(layer)
     if found is None:
-        channels = len(layer.weight)
+        channels = len(latent)
         found = moments[layer] = _Three(Moments(channels), Moments(channels), Moments(channels))
     flat = partial(_by_channel, layer)
     exact = flat(y)
-    found.weights.add(exact, flat(layer.product(x, weight)))
-    found.input.add(exact, flat(layer.product(read, layer.weight)))
+    found.weights.add(exact, flat(layer.product(layer.pad(x), weight)))
+    found.input.add(exact, flat(layer.product(read, latent)))
     found.both.add(exact, flat(output))
 
 
 def _in_float(moments: Moments, layer: QuantizedLayer, args: Any, output: Tensor) -> Tensor:
     """Hook: the layer's float output with the mean and deviation of the quantized one, channel by channel; one that does not vary keeps its mean."""
-    y = layer.product(args[0], layer.weight)
+    y = layer.product(layer.pad(args[0]), layer.rows(layer.weight))
     factor = torch.where(moments.varies, (moments.var_q / moments.var_y.clamp(min=torch.finfo(torch.float64).tiny)).sqrt(), 0.0)
     shift = moments.mean_q - moments.mean_y * factor
     return (y.double() * layer.per_channel(factor) + layer.per_channel(shift)).to(output.dtype)
@@ -177,13 +183,14 @@ def _in_float(moments: Moments, layer: QuantizedLayer, args: Any, output: Tensor
 def _dequantized(layer: QuantizedLayer, x: Tensor) -> tuple[Tensor, Tensor]:
     """What the codes of the weights and of the input stand for; a side without quantizer as it is."""
     weight = layer.quantized_weight()
-    return layer.weight if weight is None else weight.values(), x if layer.input_quantizer is None else layer.input_quantizer(x).values()
+    latent = layer.rows(layer.weight) if weight is None else weight.values()
+    return latent, x if layer.input_quantizer is None else layer.quantized_input(x).values()
 
 
 def _by_channel(layer: QuantizedLayer, values: Tensor) -> Tensor:
     """Outputs as (channels, all the rest)."""
-    axis = -3 if isinstance(layer, nn.Conv2d) else -1
-    return values.movedim(axis, 0).reshape(len(layer.weight), -1)
+    moved = values.movedim(layer.channel_axis, 0)
+    return moved.reshape(len(moved), -1)
 
 
 def _row(name: str, found: _Three) -> LayerError:

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lobit.report.floatnet import FloatNet, FloatOp
 
+RANKS = {"flatten": 2, "linear": 2, "lift": 4, "drop": 3}
 OPSET, IR = 17, 8
 """What ONNX Runtime of any age still in use reads."""
 
@@ -46,7 +47,7 @@ def write_onnx(net: FloatNet, path: Path) -> None:
     writer = _Writer()
     ranks = {name: len(shape) + 1 for name, shape in net.inputs.items()}
     for op in net.ops:
-        ranks[op.output] = 2 if op.op in ("flatten", "linear") else ranks[op.inputs[0]]
+        ranks[op.output] = RANKS.get(op.op, ranks[op.inputs[0]])
         WRITE[op.op](writer, op, ranks[op.output])
     names = [f"y{index}" for index in range(len(net.outputs))]
     for name, made in zip(names, net.outputs, strict=True):
@@ -115,6 +116,24 @@ def _flatten(writer: _Writer, op: FloatOp, rank: int) -> None:
     writer.node("Flatten", list(op.inputs), op.output, axis=1)
 
 
+def _pad2d(writer: _Writer, op: FloatOp, rank: int) -> None:
+    top, left, bottom, right = op.attrs["padding"]
+    pads = writer.constant(np.array([0, 0, top, left, 0, 0, bottom, right], np.int64))
+    writer.node("Pad", [op.inputs[0], pads, writer.constant(np.array(op.attrs["value"], np.float32))], op.output, mode="constant")
+
+
+def _concat(writer: _Writer, op: FloatOp, rank: int) -> None:
+    writer.node("Concat", list(op.inputs), op.output, axis=1)
+
+
+def _lift(writer: _Writer, op: FloatOp, rank: int) -> None:
+    writer.node("Unsqueeze", [op.inputs[0], writer.constant(np.array([2], np.int64))], op.output)
+
+
+def _drop(writer: _Writer, op: FloatOp, rank: int) -> None:
+    writer.node("Squeeze", [op.inputs[0], writer.constant(np.array([2], np.int64))], op.output)
+
+
 def _per_channel(array: NDArray[np.float32], rank: int) -> NDArray[np.float32]:
     return array.reshape(-1, *[1] * (rank - 2))
 
@@ -128,4 +147,8 @@ WRITE: dict[str, Callable[[_Writer, FloatOp, int], None]] = {
     "avg_pool2d": _avg_pool2d,
     "add": _add,
     "flatten": _flatten,
+    "pad2d": _pad2d,
+    "lift": _lift,
+    "drop": _drop,
+    "concat": _concat,
 }

@@ -32,7 +32,7 @@ class FloatModule(nn.Module):
         last = {name: index for index, op in enumerate(net.ops) for name in op.inputs}
         self._steps: list[tuple[Step, tuple[str, ...], str, tuple[str, ...]]] = []
         for index, op in enumerate(net.ops):
-            alone = uses[op.inputs[0]] == 1 and op.inputs[0] in made and made[op.inputs[0]].op != "flatten"
+            alone = uses[op.inputs[0]] == 1 and op.inputs[0] in made and made[op.inputs[0]].op not in ("lift", "flatten")
             done = tuple(name for name in op.inputs if last[name] == index and name not in net.outputs)
             arrays = {role: nn.Parameter(torch.from_numpy(np.ascontiguousarray(array)), False) for role, array in op.arrays.items()}
             for role, array in arrays.items():
@@ -113,6 +113,23 @@ def _flatten(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
     return lambda x: x.flatten(1)
 
 
+def _pad2d(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    ends, value = _ends(op), op.attrs["value"]
+    return lambda x: F.pad(x, ends, value=value)
+
+
+def _concat(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    return lambda *x: torch.cat(x, 1)
+
+
+def _lift(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    return lambda x: x.unsqueeze(2)
+
+
+def _drop(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    return lambda x: x.squeeze(2)
+
+
 def _per_channel(array: Tensor, x: Tensor) -> Tensor:
     return array.reshape(-1, *[1] * (x.ndim - 2))
 
@@ -138,4 +155,8 @@ STEPS: dict[str, Callable[[FloatOp, dict[str, nn.Parameter], bool], Step]] = {
     "avg_pool2d": _avg_pool2d,
     "add": _add,
     "flatten": _flatten,
+    "pad2d": _pad2d,
+    "lift": _lift,
+    "drop": _drop,
+    "concat": _concat,
 }

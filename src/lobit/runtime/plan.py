@@ -110,6 +110,14 @@ def _flatten(low: _Lowering, node: Node, x: int) -> int:
     return int(low.program.flatten(node.name, x))
 
 
+def _pad2d(low: _Lowering, node: Node, x: int) -> int:
+    return int(low.program.pad2d(node.name, x, list(node.attrs["padding"]), node.attrs["value"]))
+
+
+def _concat(low: _Lowering, node: Node, x: int) -> int:
+    return int(low.program.concat(node.name, [low.values[name] for name in node.inputs]))
+
+
 LOWER: dict[str, Callable[[_Lowering, Node, int], int]] = {
     "chain": _chain,
     "threshold": _threshold,
@@ -121,6 +129,8 @@ LOWER: dict[str, Callable[[_Lowering, Node, int], int]] = {
     "avg_pool2d": _avg_pool2d,
     "add": _add,
     "flatten": _flatten,
+    "pad2d": _pad2d,
+    "concat": _concat,
 }
 
 

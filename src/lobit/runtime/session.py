@@ -78,7 +78,7 @@ class Session:
 
         Parameters
         ----------
-        *inputs : float32 ndarray of shape (N, C) or (N, C, H, W)
+        *inputs : float32 ndarray of shape (N, C), (N, C, L) or (N, C, H, W)
             In the order of ``graph.inputs``; contiguous or not. N may be 0.
 
         Returns

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from lobit.bits import Alphabet
 from lobit.format import Node, ValueType, accumulator_bound
-from lobit.format.geometry import Window
-from lobit.format.operators import MAX_SUM
+from lobit.format.geometry import Window, image_size
+from lobit.format.table import MAX_SUM
 from lobit.targets import algebra
 from lobit.targets.lower import Call, Program
 from lobit.targets.text import array, comment
@@ -71,7 +71,7 @@ class Emitter:
 
     def window(self, window: Window, x: ValueType, role: str = "window") -> str:
         """A window over an image of type ``x``; returns its name."""
-        size = x.shape[1:]
+        size = image_size(x.shape)
         return self.struct(
             "lb_window",
             role,

@@ -18,6 +18,7 @@ from lobit.targets.values import Value
 
 PRODUCTS = ("linear", "conv2d")
 STAGES = ("threshold", "chain")
+REFUSED = ("pad2d", "concat")
 
 
 @dataclass(slots=True)
@@ -68,6 +69,8 @@ def lower(graph: Graph) -> Program:
         For a float layer, by name.
     """
     for node in graph.nodes:
+        if node.op in REFUSED:
+            raise ExportError(f"{node.name!r} ({node.op}) cannot be exported as C yet; run the .lobit file, or build the model without it")
         if node.op.endswith("_f32"):
             raise ExportError(
                 f"layer {node.name!r} ({node.op}) computes in float32, which is not exact and has no place on a microcontroller; "

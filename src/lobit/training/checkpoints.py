@@ -16,6 +16,7 @@ from lobit import models
 from lobit.atomic import atomic_file
 from lobit.errors import ConfigError, LobitError
 from lobit.recipes import Recipe, check_recipe
+from lobit.training.schedules import QuantizationSchedule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -91,6 +92,8 @@ def load_model(run: str | os.PathLike[str]) -> tuple[nn.Module, Recipe]:
         raise ConfigError(f"{os.fspath(run)!r} has no checkpoints/best.ckpt; name {os.fspath(path)!r} itself to take the last epoch")
     recipe = check_recipe(f"of checkpoint {os.fspath(path)}", checkpoint["lobit"]["recipe"])
     model = build_model(recipe)
+    if recipe.schedule is not None:
+        QuantizationSchedule(model, recipe.schedule.widths).load_state_dict(checkpoint["lobit"].get("schedule", {"time": 0}))
     state = {name.removeprefix("model."): tensor for name, tensor in checkpoint["state_dict"].items()}
     try:
         model.load_state_dict(state)

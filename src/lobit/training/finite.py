@@ -7,6 +7,7 @@ is NaN once in a parameter, in Adam's moments or in a running statistic stays so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,6 +38,26 @@ def first_layer(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batc
     x, labels = batch
     if not _finite(x):
         return f"the data are not finite: {_count(x)} of the batch; look for NaN in the data set"
+    with watched(model) as found:
+        try:
+            logits = model(x)
+            if not found and not torch.isfinite(loss(logits, labels)):
+                found.append(f"all layers' outputs are finite, the loss of logits up to {float(logits.abs().max()):.3g} is not")
+        except Exception:
+            if not found:  # a quantizer that refuses a batch does so after the layer that made it
+                raise
+    return found[0] if found else None
+
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[list[str]]:
+    """Watch the modules of a model in the block.
+
+    Yields
+    ------
+    list of str
+        Empty until a value is not finite; then one clause for an error message, about the first.
+    """
     found: list[str] = []
     names = {module: name for name, module in model.named_modules()}
 
@@ -44,7 +65,7 @@ def first_layer(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batc
         wrong = next((tensor for tensor in _tensors(inputs) if not _finite(tensor)), None)
         if wrong is not None and not found:
             found.append(
-                f"the first value that is not finite comes into {_title(names[module], module)} from outside any layer: {_count(wrong)}"
+                f"the first value that is not finite comes into {title(names[module], module)} from outside any layer: {_count(wrong)}"
             )
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -53,35 +74,30 @@ def first_layer(model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], batc
             largest = max((float(tensor.abs().max()) for tensor in _tensors(inputs) if tensor.numel()), default=0.0)
             own = describe_not_finite(module) or "its own parameters and statistics are finite"
             found.append(
-                f"the first layer whose output is not finite is {_title(names[module], module)}: {_count(wrong)}; its input is finite, up to "
+                f"the first layer whose output is not finite is {title(names[module], module)}: {_count(wrong)}; its input is finite, up to "
                 f"{largest:.3g}, {own}"
             )
 
     # the weights' quantizer belongs to its layer, whose parameters are named with it
-    watched = [module for module in names if not isinstance(module, WeightQuantizer)]
-    handles = [hook for module in watched for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))]
+    layers = [module for module in names if not isinstance(module, WeightQuantizer)]
+    handles = [hook for module in layers for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))]
     try:
-        logits = model(x)
-        if not found and not torch.isfinite(loss(logits, labels)):
-            found.append(f"all layers' outputs are finite, the loss of logits up to {float(logits.abs().max()):.3g} is not")
-    except Exception:
-        if not found:  # a quantizer that refuses a batch does so after the layer that made it
-            raise
+        yield found
     finally:
         for hook in handles:
             hook.remove()
-    return found[0] if found else None
 
 
-def describe_not_finite(model: nn.Module) -> str | None:
-    """Name the parameters and statistics that are not finite, the first layer's first, in the order in which the model holds them; None where all are."""
-    wrong = [(name, tensor) for name, tensor in _state(model) if not _finite(tensor)]
+def describe_not_finite(model: nn.Module, *, gradients: bool = False) -> str | None:
+    """Name the parameters and statistics, or the gradients, that are not finite, the first layer's first, in the order in which the model holds them; None where all are."""
+    wrong = [(name, tensor) for name, tensor in (_gradients if gradients else _state)(model) if not _finite(tensor)]
     if not wrong:
         return None
     path, _, own = wrong[0][0].rpartition(".")
-    layer = f" of {_title(path, model.get_submodule(path))}" if path else ""
+    layer = f" of {title(path, model.get_submodule(path))}" if path else ""
     more = f" (and {len(wrong) - 1} more: {', '.join(repr(name) for name, _ in wrong[1:4])}{', ..' if len(wrong) > 4 else ''})"
-    return f"{own!r}{layer} is not finite: {_count(wrong[0][1])}{more if len(wrong) > 1 else ''}"
+    what = f"the gradient of {own!r}" if gradients else repr(own)
+    return f"{what}{layer} is not finite: {_count(wrong[0][1])}{more if len(wrong) > 1 else ''}"
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -90,6 +106,13 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if tensor.is_floating_point():
                 yield f"{path}.{name}" if path else name, tensor.detach()
+
+
+def _gradients(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Gradients, where parameters have one."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            yield name, parameter.grad.detach()
 
 
 def _finite(tensor: Tensor) -> bool:
@@ -105,7 +128,8 @@ def _count(tensor: Tensor) -> str:
     return f"{wrong} of {tensor.numel()} values ({kind})"
 
 
-def _title(path: str, module: nn.Module) -> str:
+def title(path: str, module: nn.Module) -> str:
+    """A module's name with its class."""
     return f"{path!r} ({type(module).__name__})" if path else f"the model itself ({type(module).__name__})"
 
 

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lobit.atomic import atomic_file, new_folder, remove_stale
 from lobit.errors import ConfigError
-from lobit.recipes import Recipe
+from lobit.recipes import Recipe, check_recipe
 from lobit.training.checkpoints import read_checkpoint
 
 FREE_FIELDS = {"description", "epochs", "threads"}
@@ -105,7 +105,7 @@ def _check_same(checkpoints: Path, recipe: Recipe) -> int:
     stored = _whole(last, best) if last else {}
     # a run that was killed between the two has a best epoch that last.ckpt does not know of, and repeats it
     ahead = _whole(best, last) if best else stored
-    started, wanted = (stored or ahead)["lobit"]["recipe"], recipe.model_dump()
+    started, wanted = _fields((stored or ahead)["lobit"]["recipe"]), recipe.model_dump()
     done, known = (len(checkpoint["lobit"]["history"]) if checkpoint else 0 for checkpoint in (stored, ahead))
     if recipe.epochs < max(done, known):
         raise ConfigError(
@@ -116,6 +116,14 @@ def _check_same(checkpoints: Path, recipe: Recipe) -> int:
         listed = "; ".join(f"{field} was {started.get(field)!r}, now is {wanted[field]!r}" for field in changed)
         raise ConfigError(f"{folder!r} holds a run of another recipe ({listed}); --overwrite starts anew")
     return done
+
+
+def _fields(started: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a stored recipe, with what this version adds at its default, so that a run of an older one goes on."""
+    try:
+        return check_recipe("of the run", started).model_dump()
+    except ConfigError:
+        return started
 
 
 def _whole(path: Path, other: Path | None) -> dict[str, Any]:

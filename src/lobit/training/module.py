@@ -1,9 +1,10 @@
-"""The training step of a recipe as a Lightning module: loss, Adam with per-layer steps, latent clip, metrics of each epoch."""
+"""The training step of a recipe as a Lightning module: loss, optimizer, schedules, latent clip, guards, metrics of each epoch."""
 
 from __future__ import annotations
 
-import math
+import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -13,29 +14,48 @@ from torch import Tensor, nn
 from lobit import optim
 from lobit.errors import ConfigError, LobitError
 from lobit.nn import SquaredHingeLoss
-from lobit.recipes import OptimizerSpec, Recipe
+from lobit.recipes import Recipe
 from lobit.training import finite
+from lobit.training.distillation import Distillation
+from lobit.training.flips import ALL, FlipRatio
+from lobit.training.guards import Starved
+from lobit.training.optimizers import build_optimizer, learning_rate
 from lobit.training.randomness import random_states, restore_random_states
+from lobit.training.schedules import QuantizationSchedule
 
 
 class TrainingModule(L.LightningModule):
     """Trains ``model`` as ``recipe`` says.
 
+    Parameters
+    ----------
+    model : nn.Module
+    recipe : Recipe
+    distill : Distillation, optional
+        The loss of training, with its teacher; validation measures the recipe's own loss.
+
     Attributes
     ----------
+    say : callable
+        Shows a message; the log by default.
     history : list of dict
-        One row an epoch, plain numbers: epoch, lr, train_loss, train_accuracy, and with a validation set val_loss and val_accuracy. It is kept in the
-        checkpoint, so that a resumed run has the whole of it.
+        One row an epoch, plain numbers: epoch, lr, train_loss, train_accuracy; with a validation set val_loss and val_accuracy; with ``watch.flips``
+        the share of weight codes that the epoch changed. It is kept in the checkpoint, so that a resumed run has the whole of it.
     seconds : float
         Of the training so far, in all processes that had a part in it; what was lost when one was killed does not count.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, recipe: Recipe, distill: Distillation | None = None) -> None:
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.loss = SquaredHingeLoss() if recipe.loss == "squared-hinge" else nn.CrossEntropyLoss()
+        self.distill = distill
+        self.schedule = None if recipe.schedule is None else QuantizationSchedule(model, recipe.schedule.widths)
+        self.say: Callable[[str], object] = logging.getLogger("lobit.training").warning
         self.history: list[dict[str, float]] = []
+        self._flips = FlipRatio(model) if recipe.watch.flips else None
+        self._starved = Starved(model, recipe.watch.patience, self._hungry) if recipe.watch.starved else None
         self._sums: dict[str, Tensor] = {}
         self._random_states: dict[str, Any] | None = None
         self._seconds = 0.0
@@ -51,13 +71,8 @@ class TrainingModule(L.LightningModule):
         return self._seconds + (0.0 if self._began is None else time.perf_counter() - self._began)
 
     def configure_optimizers(self) -> Any:
-        """Adam, fused where torch has it."""
-        spec = self.recipe.optimizer
-        groups = optim.parameter_groups(self.model, spec.lr, step_scale=self.recipe.step_scale, weight_decay=spec.weight_decay)
-        adam = torch.optim.Adam(groups, lr=spec.lr, fused=True)
-        for group in adam.param_groups:
-            group["initial_lr"] = group["lr"]
-        return adam
+        """The recipe's optimizer."""
+        return build_optimizer(self.model, self.recipe)
 
     def on_train_start(self) -> None:
         """Put back the random states of the checkpoint, after all that Lightning set up."""
@@ -66,10 +81,23 @@ class TrainingModule(L.LightningModule):
             restore_random_states(self._random_states)
 
     def on_train_epoch_start(self) -> None:
-        """Set the epoch's rate, from the recipe alone: a resumed run with more epochs has the rates of its own schedule."""
+        """Set the epoch's rate and bits, from the recipe alone: a resumed run with more epochs has the rates of its own schedule."""
+        self._advance("epochs", self.current_epoch)
+        if self._flips:
+            self._flips.update()  # with the bits of this epoch
+            self._flips.reset()
         share = learning_rate(self.recipe.optimizer, self.current_epoch, self.recipe.epochs) / self.recipe.optimizer.lr
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * share
+
+    def on_train_batch_start(self, batch: Any, index: int) -> None:
+        """Set the bits of the step, where the recipe counts steps."""
+        self._advance("steps", self.global_step)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Look for layers that no gradient has reached."""
+        if self._starved:
+            self._starved.check()
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         """Loss of one batch; a loss that is not finite stops the run."""
@@ -101,8 +129,8 @@ class TrainingModule(L.LightningModule):
         self._finite_loss("val", batch, index)
 
     def on_validation_epoch_end(self) -> None:
-        """Hand the accuracy to the checkpoint that keeps the best epoch."""
-        self.log("val_accuracy", self._mean("val", "hits"), batch_size=1)
+        """Hand the accuracy to the checkpoint that keeps the best epoch; any epoch with the model's own bits goes before those of the schedule."""
+        self.log("val_accuracy", self._mean("val", "hits") - (not self._own_bits), batch_size=1)
 
     def close_epoch(self) -> None:
         """Add the epoch's row to the history."""
@@ -111,6 +139,11 @@ class TrainingModule(L.LightningModule):
         for stage in ("train", "val"):
             if f"{stage}_count" in self._sums:
                 row |= {f"{stage}_loss": self._mean(stage, "loss"), f"{stage}_accuracy": self._mean(stage, "hits")}
+        if self.schedule:
+            row["own_bits"] = float(self._own_bits)
+        if self._flips:
+            self._flips.update()
+            row |= {"flips" if name == ALL else f"flips/{name}": share for name, share in self._flips.compute().items()}
         self._sums = {}
         self.history.append(row)
 
@@ -122,12 +155,30 @@ class TrainingModule(L.LightningModule):
             "recipe": self.recipe.model_dump(),
             "seconds": self.seconds,
         }
+        if self.schedule:
+            checkpoint["lobit"]["schedule"] = self.schedule.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on where the checkpoint was written."""
+        """Go on where the checkpoint was written; the bits come first, as they decide which state fits."""
+        if self.schedule:
+            self.schedule.load_state_dict(checkpoint["lobit"]["schedule"])
         self.history = list(checkpoint["lobit"]["history"])
         self._random_states = checkpoint["lobit"]["random"]
         self._seconds = checkpoint["lobit"]["seconds"]
+
+    @property
+    def _own_bits(self) -> bool:
+        return self.schedule is None or self.schedule.finished
+
+    def _advance(self, unit: str, time: int) -> None:
+        if self.schedule and self.recipe.schedule and self.recipe.schedule.unit == unit:
+            self.schedule.advance(time)
+
+    def _hungry(self, message: str) -> None:
+        where = f"{message}, seen at epoch {self.current_epoch + 1}"
+        if self.recipe.watch.starved == "error":
+            raise self._stop(where)
+        self.say(where)
 
     def _finite_loss(self, stage: str, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         drawn = torch.get_rng_state()
@@ -161,7 +212,7 @@ class TrainingModule(L.LightningModule):
     def _measure(self, stage: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         x, labels = batch
         logits = self.model(x)
-        loss: Tensor = self.loss(logits, labels)
+        loss: Tensor = self.distill(logits, labels, x) if self.distill and stage == "train" else self.loss(logits, labels)
         for name, value in (
             ("loss", loss.detach() * len(x)),
             ("hits", (logits.detach().argmax(1) == labels).sum()),
@@ -172,19 +223,6 @@ class TrainingModule(L.LightningModule):
 
     def _mean(self, stage: str, name: str) -> float:
         return float(self._sums[f"{stage}_{name}"] / self._sums[f"{stage}_count"])
-
-
-def learning_rate(spec: OptimizerSpec, epoch: int, epochs: int) -> float:
-    """The rate of an epoch, counted from 0: the first epoch has ``lr``, the last ``lr_end``.
-
-    exponential: ``lr * (lr_end / lr)^t``; cosine: ``lr_end + (lr - lr_end) (1 + cos(pi t)) / 2``; with ``t = epoch / (epochs - 1)``.
-    """
-    if spec.lr_end is None or epochs == 1:
-        return spec.lr
-    t = min(epoch / (epochs - 1), 1.0)
-    if spec.schedule == "exponential":
-        return float(spec.lr * (spec.lr_end / spec.lr) ** t)
-    return spec.lr_end + (spec.lr - spec.lr_end) * (1 + math.cos(math.pi * t)) / 2
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lobit.atomic import atomic_file
@@ -30,6 +30,7 @@ from lobit.training.folder import keep_checkpoints, run_folder
 from lobit.training.module import TrainingModule, accuracy, predict
 from lobit.training.progress import ShowProgress, WriteHistory, WriteTensorBoard
 from lobit.training.randomness import seeded
+from lobit.training.teacher import teach
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +113,11 @@ def train(
     check_sizes(spec, data)
     with _threads(spec.threads), seeded(spec.seed):
         model = build_model(spec)
+        module = TrainingModule(model, spec, teach(spec, model, data))
+        module.configure_optimizers()  # refuses a model that it does not fit
         with run_folder(folder, spec, resume=resume, overwrite=overwrite) as go_on_from:
             try:
-                return _run(name, spec, folder, data, model, go_on_from, progress=progress, resume=resume)
+                return _run(name, spec, folder, data, module, go_on_from, progress=progress, resume=resume)
             except KeyboardInterrupt as stop:
                 raise Interrupted(f"training in {str(folder)!r} was stopped; resume=True goes on from the last whole epoch") from stop
             except OSError as error:
@@ -124,9 +127,8 @@ def train(
 
 
 def _run(
-    name: str, spec: Recipe, folder: Path, data: DataSet, model: nn.Module, go_on_from: Path | None, *, progress: bool, resume: bool
+    name: str, spec: Recipe, folder: Path, data: DataSet, module: TrainingModule, go_on_from: Path | None, *, progress: bool, resume: bool
 ) -> TrainResult:
-    module = TrainingModule(model, spec)
     train_batches, val_batches, test = _split(spec, data)
     curves = WriteTensorBoard(folder / "tensorboard")
     callbacks: list[L.Callback] = [
@@ -138,6 +140,7 @@ def _run(
     bar = ShowProgress(name)
     if progress:
         callbacks.append(bar)
+        module.say = bar.say
         if resume and go_on_from is None:
             bar.say(f"{folder} holds no checkpoint to go on from: training starts at the first epoch")
     with _quiet():
@@ -211,6 +214,12 @@ def check_sizes(spec: Recipe, data: DataSet) -> None:
             f"{spec.data.name} has {len(data.train_labels)} training samples; {spec.data.validation} for validation leave {max(left, 0)}, "
             f"less than one batch of {spec.batch_size}. Lower data.validation or batch_size"
         )
+    steps = left // spec.batch_size * (spec.epochs - 1)
+    if spec.schedule is not None and spec.schedule.unit == "steps" and max(spec.schedule.widths) > steps:
+        raise ConfigError(
+            f"the schedule of bits ends at step {max(spec.schedule.widths)}, and the last epoch begins at step {steps}: it must have the model's own bits; "
+            "ask for more epochs"
+        )
 
 
 def _split(spec: Recipe, data: DataSet) -> tuple[Batches, Batches | None, tuple[Tensor, Tensor]]:
@@ -226,7 +235,7 @@ def _split(spec: Recipe, data: DataSet) -> tuple[Batches, Batches | None, tuple[
 
 def _finish(name: str, folder: Path, module: TrainingModule, test: tuple[Tensor, Tensor], seconds: float) -> TrainResult:
     scored = [row for row in module.history if "val_accuracy" in row]
-    best = max(scored, key=lambda row: row["val_accuracy"]) if scored else module.history[-1]
+    best = max(scored, key=lambda row: (row.get("own_bits", 1.0), row["val_accuracy"])) if scored else module.history[-1]
     checkpoint = folder / "checkpoints" / ("best.ckpt" if scored else "last.ckpt")
     model, _ = load_model(checkpoint)
     images, labels = test

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lobit import models
 from lobit.bits import Bits
 from lobit.errors import ConfigError
+from lobit.models import registry
 from lobit.report.sweep import Cell, Grid
 from lobit.report.sweep.grid import check_models, parse_numbers
 from tests.training.test_training import tiny
@@ -63,6 +65,10 @@ def test_lists_may_have_spaces():
     assert parse_numbers("weights", " 1, 2 ,32") == (1, 2, 32)
 
 
-def test_a_model_that_does_not_take_the_bits_is_refused_ahead_of_any_work():
-    with pytest.raises(ConfigError, match="no net with W1A1: .*gradients"):
-        check_models(Grid((1,), (1,)), tiny(model={"name": "digits-convnet", "bits": "W2A2G6"}))
+def test_a_model_that_does_not_take_the_bits_is_refused_ahead_of_any_work(monkeypatch):
+    def refuses(bits):
+        raise ConfigError(f"this net has no {bits}")
+
+    monkeypatch.setattr(registry, "_MODELS", {"picky": models.ModelInfo("picky", refuses, (1, 8, 8), 10, "refuses")})
+    with pytest.raises(ConfigError, match="no net with W1A1: this net has no W1A1G6"):
+        check_models(Grid((1,), (1,)), tiny(model={"name": "picky", "bits": "W2A2G6"}))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lobit.capture.passes.concat import chain_before_concat
 from lobit.capture.passes.dead import drop_dead
 from lobit.capture.passes.flatten import move_chains_before_flatten
 from lobit.capture.passes.merge import merge_chains
+from lobit.capture.passes.pads import pad_after_codes, pad_into_layer
 from lobit.capture.passes.pools import pool_after_codes, pool_before_chain
 from lobit.capture.passes.simplify import drop_idle_steps
 from lobit.capture.passes.thresholds import fold_thresholds
@@ -21,6 +23,9 @@ REORDER: tuple[Pass, ...] = (
     drop_idle_steps,
     pool_before_chain,
     pool_after_codes,
+    pad_after_codes,
+    pad_into_layer,
+    chain_before_concat,
     merge_chains,
 )
 
@@ -39,11 +44,14 @@ def run_passes(graph: Graph) -> Graph:
 __all__ = [
     "REORDER",
     "Pass",
+    "chain_before_concat",
     "drop_dead",
     "drop_idle_steps",
     "fold_thresholds",
     "merge_chains",
     "move_chains_before_flatten",
+    "pad_after_codes",
+    "pad_into_layer",
     "pool_after_codes",
     "pool_before_chain",
     "run_passes",

@@ -16,7 +16,7 @@ def drop_idle_steps(graph: Graph) -> Graph:
 
     - ``mul 1``, ``div 1``, ``sub +0``, ``add -0`` go (``add +0`` and ``sub -0`` turn -0 into +0, so they go only ahead of codes, which do not tell zeros apart);
     - ``max a, max b`` becomes ``max max(a, b)``, and so for ``min``; the second of two ``round`` goes;
-    - ahead of codes, a last ``round``, and a last ``max`` or ``min`` that clamps no closer than the codes' own range, go.
+    - ahead of codes, a last ``round`` (not ahead of powers of two, which have levels between its), and a last ``max`` or ``min`` that clamps no closer than the codes' own range, go.
 
     A chain of floats that has no step left is taken out.
     """
@@ -75,7 +75,7 @@ def _last_is_idle(step: tuple[str, str | None], code: CodeType, zero: int, graph
     op, name = step
     sign = code == CodeType(Alphabet.ODD, 1)
     if name is None:
-        return op == "round" and not sign
+        return op == "round" and not sign and code.alphabet is not Alphabet.LOG2
     data = (added.get(name) or graph.constants[name]).data
     if op == "max":
         return bool((data < 0 if sign else data <= code.lo - zero).all())

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lobit.bits import Alphabet, CodeType
+from lobit.capture.passes.arithmetic import apply_steps, to_codes
 from lobit.capture.passes.edit import fresh, operands, producers, with_nodes
 from lobit.capture.passes.monotone import Operands, directions
 from lobit.format import Constant, Graph, Node, accumulator_bound
 
 MAX_BITS = 2
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-STEPS = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "max": np.maximum, "min": np.minimum}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +33,15 @@ class Levels:
 
     def floats(self, sums: NDArray[np.int64]) -> NDArray[np.float32]:
         """The chain's value before it becomes codes, float32 of the shape (C,) of ``sums``."""
-        x = sums.astype(np.float32)
-        with np.errstate(all="ignore"):
-            for op, operand in self.steps:
-                if operand is not None:
-                    x = STEPS[op](x, operand)
-                elif op == "round":
-                    x = np.rint(x)
-        return x
+        return apply_steps(self.steps, sums.astype(np.float32))
 
     def __call__(self, sums: NDArray[np.int64]) -> NDArray[np.int64]:
         """Levels of sums of shape (C,), one for each channel."""
-        x = self.floats(sums)
-        if self.code.alphabet is Alphabet.ODD:
-            return (x >= 0).astype(np.int64)
-        low, high = self.code.lo - self.zero, self.code.hi - self.zero
-        return np.clip(np.rint(x), low, high).astype(np.int64) - low
+        return (to_codes(self.floats(sums), self.code, self.zero) - self.code.lo) // self.code.spacing
 
 
 def fold_thresholds(graph: Graph) -> Graph:
-    """Replace each ``chain`` from i32 to codes of at most two bits by a ``threshold``; wider outputs keep their float chain."""
+    """Replace each ``chain`` from i32 to uniform codes of at most two bits by a ``threshold``; other outputs keep their float chain."""
     made = producers(graph)
     constants: dict[str, Constant] = {}
     taken = set(graph.constants)
@@ -74,7 +63,7 @@ def _thresholds(graph: Graph, node: Node, made: dict[str, Node]) -> tuple[NDArra
     if node.op != "chain" or node.attrs.get("code") is None or graph.types[node.inputs[0]].kind != "i32":
         return None
     code = CodeType.parse(node.attrs["code"])
-    if code.bits > MAX_BITS:
+    if code.bits > MAX_BITS or code.alphabet is Alphabet.LOG2:
         return None
     channels = graph.types[node.inputs[0]].shape[0]
     steps = operands(graph, node)

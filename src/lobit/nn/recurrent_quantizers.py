@@ -1,0 +1,290 @@
+"""What recurrent layers and cells share: a quantizer for each weight matrix, for each input and for each hidden state."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lobit.bits import Alphabet
+from lobit.errors import ConfigError
+from lobit.nn.bptt import recur, run, uniform
+from lobit.nn.cache import KeptCodes, codes_of
+from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer
+from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
+from lobit.nn.scaled_product import kept_dtype
+from lobit.quantizers import (
+    LSQ,
+    ActivationQuantizer,
+    CodeDropout,
+    GradientQuantizer,
+    LinearQuant,
+    Quantized,
+    Quantizer,
+    WeightQuantizer,
+    get,
+)
+from lobit.quantizers.base import Role
+from lobit.quantizers.registry import Identifier
+
+AS_INPUT = "as_input"
+
+
+class QuantizedWeight(NamedTuple):
+    """One weight matrix of a layer that has several, with its quantizer: what optimizers need of a `QuantizedLayer`."""
+
+    weight: Tensor
+    weight_quantizer: WeightQuantizer
+
+
+def quantized_weights(module: nn.Module) -> Iterator[QuantizedWeight]:
+    """The weights of a layer itself that have a quantizer, not those of the layers in it: one matrix of most layers, several of recurrent ones."""
+    if isinstance(module, RecurrentQuantizers):
+        yield from module.quantized_weights()
+    elif isinstance(module, QuantizedLayer) and module.weight_quantizer is not None:
+        yield QuantizedWeight(module.weight, module.weight_quantizer)
+
+
+class Place(NamedTuple):
+    """One direction of one layer: the end of its parameters' names, the key of its input's quantizer, and whether its input is a hidden state itself."""
+
+    suffix: str
+    source: str
+    deep: bool
+
+
+def of_states(quantizer: ActivationQuantizer, nonnegative: bool) -> ActivationQuantizer:
+    """A quantizer of the same kind and width for hidden states: signed, or non-negative behind a ReLU.
+
+    `LSQ` is told which; one whose codes are unsigned becomes `LinearQuant` of [-1, 1) where states are signed; any other is copied.
+    """
+    if isinstance(quantizer, CodeDropout):
+        return CodeDropout(of_states(quantizer.quantizer, nonnegative), quantizer.p)
+    if type(quantizer) is LSQ:
+        return LSQ(quantizer.bits, nonnegative)
+    try:
+        unsigned = quantizer.code_type.alphabet is Alphabet.UNSIGNED
+    except ConfigError:  # undecided: its first states decide
+        unsigned = False
+    return LinearQuant(quantizer.code_type.bits) if unsigned and not nonnegative else copy.deepcopy(quantizer)
+
+
+def _makers(identifier: Identifier, role: Role) -> Callable[[], Any]:
+    """What gives a quantizer of its own to each place: the first gets a given instance, the others copies."""
+    if not isinstance(identifier, Quantizer):
+        return lambda: get(identifier, role)
+    pattern, given = copy.deepcopy(get(identifier, role)), [identifier]
+    return lambda: given.pop() if given else copy.deepcopy(pattern)
+
+
+class RecurrentQuantizers(nn.Module):
+    """Mixed into recurrent layers and cells of torch.nn.
+
+    Attributes
+    ----------
+    weight_quantizers : ModuleDict
+        By the name of the parameter: ``"weight_ih_l0"``.
+    input_quantizers, hidden_quantizers : ModuleDict
+        ``"input_l0"``, one a layer; ``"hidden_l0"`` and ``"hidden_l0_reverse"``, one a layer and direction. ``"input"`` and ``"hidden"`` in cells.
+    gradient_quantizer : GradientQuantizer or None
+    """
+
+    hidden_size: int
+    weight_quantizers: nn.ModuleDict
+    input_quantizers: nn.ModuleDict
+    hidden_quantizers: nn.ModuleDict
+    gradient_quantizer: GradientQuantizer | None
+
+    @property
+    def kind(self) -> Kind:
+        """Which cell it is."""
+        raise NotImplementedError
+
+    def places(self) -> list[Place]:
+        """Its layers and directions in order."""
+        raise NotImplementedError
+
+    def set_quantizers(
+        self,
+        weight_quantizer: Identifier,
+        input_quantizer: Identifier,
+        gradient_quantizer: Identifier = None,
+        hidden_quantizer: Identifier = AS_INPUT,
+    ) -> None:
+        """Attach quantizers, a fresh one at each place; None leaves that side in float. A `Quantizer` itself is used once and copied for the other places."""
+        self.weight_quantizers, self.input_quantizers, self.hidden_quantizers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        self._kept: dict[str, KeptCodes] = {}
+        self._started: set[str] = set()
+        self.gradient_quantizer = get(gradient_quantizer, "gradients")
+        if self.gradient_quantizer is not None:
+            self.gradient_quantizer.owner = self.gradient_quantizer.owner or self._name()
+        first = get(input_quantizer, "activations")
+        pattern, nonnegative = copy.deepcopy(first), self.kind == "relu"
+        if hidden_quantizer != AS_INPUT:
+            hidden = _makers(hidden_quantizer, "activations")
+        else:
+            hidden = (lambda: None) if pattern is None else (lambda: of_states(_without_dropout(pattern), nonnegative))
+        weights = _makers(weight_quantizer, "weights")
+        for place in self.places():
+            if place.source not in self.input_quantizers and first is not None and pattern is not None:
+                self._enter(self.input_quantizers, place.source, of_states(pattern, nonnegative) if place.deep else first)
+            self._enter(self.hidden_quantizers, f"hidden{place.suffix}", hidden())
+            for name in (f"weight_ih{place.suffix}", f"weight_hh{place.suffix}"):
+                self._kept[name] = KeptCodes()
+                quantizer = weights()
+                if quantizer is not None:
+                    quantizer.attach(getattr(self, name))
+                    self._enter(self.weight_quantizers, name, quantizer)
+
+    def _enter(self, table: nn.ModuleDict, key: str, quantizer: Quantizer | None) -> None:
+        if quantizer is not None:
+            quantizer.owner = f"{key} of {quantizer.owner or self._name()}"
+            quantizer.train(self.training)
+            table[key] = quantizer
+
+    def _name(self) -> str:
+        return f"a {type(self).__name__} of {self.hidden_size} units"
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it has a quantizer at all."""
+        return bool(self.weight_quantizers or self.input_quantizers or self.hidden_quantizers or self.gradient_quantizer is not None)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it belongs to the exact class: weights, input and hidden state are codes, and no quantizer is switched off."""
+        tables = (self.weight_quantizers, self.input_quantizers, self.hidden_quantizers)
+        return all(tables) and not any(quantizer.off for table in tables for quantizer in table.values())
+
+    def quantized_weights(self) -> Iterator[QuantizedWeight]:
+        """Its weight matrices that have a quantizer."""
+        for name, quantizer in self.weight_quantizers.items():
+            assert isinstance(quantizer, WeightQuantizer)
+            yield QuantizedWeight(getattr(self, name), quantizer)
+
+    def check_dtype(self, like: Tensor) -> None:
+        """Refuse weights of half the width.
+
+        Raises
+        ------
+        ConfigError
+            For weights in float16 or bfloat16.
+        """
+        if like.dtype in (torch.float16, torch.bfloat16):
+            raise ConfigError(
+                f"a quantized layer has {like.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
+            )
+
+    def input_codes(self, place: Place, x: Tensor) -> Quantized | None:
+        """Codes of a layer's input, of shape (N, I): each step of each sequence is a sample of its own."""
+        quantizer = self._find(self.input_quantizers, place.source)
+        return None if quantizer is None else quantizer(x)
+
+    def direction(
+        self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None, sizes: tuple[int, ...], reverse: bool
+    ) -> Result:
+        """One direction of one layer over all steps, see `lobit.nn.recurrence.walk`."""
+        hidden = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
+        given = self._operands(place, x, coded, h, c)
+        learning = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
+        learning = learning or (torch.is_grad_enabled() and hidden is not None and any(p.requires_grad for p in hidden.parameters()))
+        wide = (False, False) if self.training else (self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh"))
+        steps = Steps(self.kind, sizes, reverse, *wide, keep_nan=self.training)
+        if torch.compiler.is_compiling():
+            return walk(steps, given, hidden, self.gradient_quantizer)
+        self._start(place, hidden, steps, given)
+        fixed = hidden is None or uniform(hidden) is not None
+        if learning and fixed:
+            return recur(replace(steps, kept=self._kept_dtypes(place, hidden)), given, hidden, self.gradient_quantizer)
+        if learning:
+            return walk(steps, given, hidden, self.gradient_quantizer)
+        return run(steps, given, hidden) if fixed or not self.training else walk(steps, given, hidden)
+
+    def _operands(self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None) -> Operands:
+        weights, scales = [], []
+        for name in (f"weight_ih{place.suffix}", f"weight_hh{place.suffix}"):
+            weight = getattr(self, name)
+            quantized = codes_of(weight, self._weight_quantizer(name), self._kept[name], self.training)
+            weights.append(weight if quantized is None else quantized.codes)
+            scales.append(None if quantized is None else quantized.scale.flatten())
+        s_ih = scales[0] if coded is None else times(coded.scale, scales[0])
+        o_ih = None if coded is None else offset_term(coded.offset, weights[0], scales[0])
+        bias, bias_n = self._biases(place.suffix)
+        return Operands(x if coded is None else coded.centred(), weights[0], s_ih, weights[1], scales[1], o_ih, bias, bias_n, h, c)
+
+    def _biases(self, suffix: str) -> tuple[Tensor | None, Tensor | None]:
+        """``b_ih + b_hh``; in the new gate of "gru" the two stay apart."""
+        b_ih, b_hh = getattr(self, f"bias_ih{suffix}", None), getattr(self, f"bias_hh{suffix}", None)
+        if b_ih is None or b_hh is None:
+            return None, None
+        if self.kind != "gru":
+            return b_ih + b_hh, None
+        two = 2 * self.hidden_size
+        return torch.cat([b_ih[:two] + b_hh[:two], b_ih[two:]]), b_hh[two:]
+
+    def _weight_quantizer(self, name: str) -> WeightQuantizer | None:
+        return self._find(self.weight_quantizers, name)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _find(table: nn.ModuleDict, key: str) -> Any:
+        quantizer = table[key] if key in table else None  # noqa: SIM401  # a ModuleDict has no get
+        return None if quantizer is None or quantizer.off else quantizer
+
+    def _too_long(self, place: Place, length: int, which: str) -> bool:
+        """Whether sums of this many terms pass what float32 holds exactly."""
+        weights = self._weight_quantizer(f"weight_{which}{place.suffix}")
+        table, key = (self.input_quantizers, place.source) if which == "ih" else (self.hidden_quantizers, f"hidden{place.suffix}")
+        inputs: ActivationQuantizer | None = self._find(table, key)
+        if weights is None or inputs is None:
+            return False
+        code = inputs.code_type
+        return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
+
+    def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
+        weights = self._weight_quantizer(f"weight_ih{place.suffix}")
+        found: list[Quantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
+        return tuple(None if q is None else kept_dtype(q.code_type.lo - q.zero, q.code_type.hi - q.zero) for q in found)
+
+    def _start(self, place: Place, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
+        """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""
+        if quantizer is None or place.suffix in self._started or not (self.training or quantizer.calibrating):
+            return
+        flags = [buffer for name, buffer in quantizer.named_buffers() if name.rpartition(".")[2] == "started"]
+        if not all(bool(flag) for flag in flags):
+            with torch.no_grad():
+                states = run(steps, given, None).hidden
+                quantizer(states)
+        if all(bool(flag) for flag in flags):
+            self._started.add(place.suffix)
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch the mode, drop kept weight codes, and look again whether quantizers of hidden states have started."""
+        self._drop()
+        vars(self).get("_started", set()).clear()
+        return super().train(mode)
+
+    def _drop(self) -> None:
+        for kept in vars(self).get("_kept", {}).values():
+            kept.drop()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        self._drop()
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._drop()
+        self._started.clear()
+        if any(key.startswith(f"{prefix}weight_ih") for key in state_dict):
+            for table in ("weight_quantizers", "input_quantizers", "hidden_quantizers"):
+                for key, quantizer in getattr(self, table).items():
+                    if not any(name.startswith(f"{prefix}{table}.{key}.") for name in state_dict):
+                        quantizer.reset()
+
+
+def _without_dropout(quantizer: ActivationQuantizer) -> ActivationQuantizer:
+    return quantizer.quantizer if isinstance(quantizer, CodeDropout) else quantizer

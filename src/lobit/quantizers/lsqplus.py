@@ -1,0 +1,87 @@
+"""LSQ+: activations with a learned step and a learned offset."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lobit.bits import Alphabet, CodeType
+from lobit.quantizers.base import Quantized, check_width, operand
+from lobit.quantizers.from_data import FromData
+from lobit.quantizers.lsq import SMALLEST, eval_step, finite, keep_positive, scale_gradient, step_gradient, training_step
+from lobit.quantizers.observer import Sample
+from lobit.quantizers.ranges import Grid, Method
+from lobit.quantizers.registry import register
+from lobit.quantizers.search import MeanSquaredError
+from lobit.quantizers.straight_through import round_in_range
+
+
+def lsq_plus(x: Tensor, step: Tensor, offset: Tensor, bits: int) -> Tensor:
+    """Codes with a learned step and offset; their value is ``step * code + offset``.
+
+    Forward: ``round(clamp(x / step - offset / step, 0, 2^k - 1))``. Backward: the rounding passes the gradient inside the range, and nothing else is detached, so that the
+    value has LSQ+'s gradients, with ``v = (x - offset) / step``: in ``x`` 1 inside, 0 outside; in ``step`` ``round(v) - v`` inside, the
+    end of the range outside; in ``offset`` 0 inside, 1 outside.
+
+    References
+    ----------
+    Bhalgat et al., LSQ+, arXiv 2004.09576, section 3.1.
+    """
+    return round_in_range(x / step - offset / step, 0, (1 << bits) - 1)
+
+
+@register("lsq_plus")
+class LSQPlus(FromData):
+    """Activations with a learned step and a learned real offset, one of each for the tensor: `lsq_plus`.
+
+    For inputs that go a little below zero, as swish and GELU make them: the levels begin at ``offset`` and none is spent where no values are. Real 0
+    need not be a level; padding still is real 0, see `Quantized.offset`. The first batch in training, or `lobit.calibrate`, sets both to the least squared
+    error. Their gradients are multiplied by ``1 / sqrt(N hi)``, as LSQ's are. Weights beside it are LSQ's.
+
+    Parameters
+    ----------
+    bits : int
+        1 to 8.
+
+    References
+    ----------
+    Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better initialization, arXiv 2004.09576, section 3.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__(check_width(bits, 1, "quantizer 'lsq_plus'"))
+        self.step = nn.Parameter(torch.ones(()))
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    @property
+    def code_type(self) -> CodeType:
+        """``unsigned`` of ``bits`` bits."""
+        return CodeType(Alphabet.UNSIGNED, self.bits)
+
+    def quantize(self, x: Tensor) -> Quantized:
+        """Codes of a tensor of any shape, once it has started."""
+        if self.training:
+            factor = step_gradient(x, self.code_type)
+            step, offset = training_step(self.step, factor), scale_gradient(self.offset, factor)
+        else:
+            step, offset = (
+                eval_step(self.step, self.owner),
+                finite(self.offset, self.owner, "offset").clone(),
+            )  # without gradient where none is taken
+        return Quantized(lsq_plus(x, step, offset, self.bits), step, self.zero, offset)
+
+    def steps(self) -> list[tuple[str, Tensor]]:
+        """A division by the step, then less ``offset / step``."""
+        self._check_started()
+        step, offset = eval_step(self.step, self.owner), finite(self.offset, self.owner, "offset")
+        return [("div", operand(step)), ("sub", operand(offset / step))]
+
+    def take(self, sample: Sample, method: Method | None) -> None:
+        """Set step and offset; to the least squared error by its own rule."""
+        fit = (method or MeanSquaredError()).fit(sample, Grid(0, self.code_type.hi, offset=True))
+        self.step.copy_(fit.scale.clamp(min=SMALLEST).squeeze())
+        self.offset.copy_(fit.offset.squeeze())
+
+    def keep_in_range(self) -> None:
+        """Put a step that the optimizer took to or below 0 back to the smallest."""
+        keep_positive(self.step)

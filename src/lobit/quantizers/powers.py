@@ -1,0 +1,64 @@
+"""Powers of two, exactly: by the bits of a float, not by a logarithm that is rounded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# of each dtype: the integer of its width, the mask of sign and exponent, and what carries into the exponent from its own sqrt(2) on
+_LAYOUT = {
+    torch.float32: (torch.int32, -(1 << 23), (1 << 23) - 0x3504F3),
+    torch.float64: (torch.int64, -(1 << 52), (1 << 52) - 0x6A09E667F3BCD),
+}
+
+
+def ap2(x: Tensor) -> Tensor:
+    """The power of two nearest to x on a logarithmic axis, with the sign of x.
+
+    Forward: ``sign(x) * 2^round(log2|x|)``, that is ``2^e`` for ``|x| = m 2^e`` with ``1 <= m < sqrt(2)``, else ``2^(e+1)``, with the sqrt(2) of the dtype; 0 stays 0, NaN stays
+    NaN.
+    It carries no gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64, or a narrower float, for which the result is found in float32.
+        Magnitudes below the smallest normal number become that number or 0, those above ``sqrt(2)`` times the largest power become infinite.
+
+    Returns
+    -------
+    Tensor
+        Of the shape and dtype of ``x``.
+
+    References
+    ----------
+    Hubara et al., Quantized Neural Networks, arXiv 1609.07061, section 4.1 (AP2).
+
+    Examples
+    --------
+    >>> ap2(torch.tensor([0.0, 1.0, -1.4, 1.5, 3.0, -100.0]))
+    tensor([   0.,    1.,   -1.,    2.,    4., -128.])
+    """
+    v = x.detach()
+    if v.dtype not in _LAYOUT:
+        return ap2(v.float()).to(x.dtype)
+    whole, mask, carry = _LAYOUT[v.dtype]
+    power = ((v.view(whole) + carry) & mask).view(v.dtype)
+    return torch.where(v.isnan(), v, power)
+
+
+def floor_power(x: Tensor) -> Tensor:
+    """``sign(x) * 2^floor(log2|x|)``: x with its mantissa set to 1; without a gradient.
+
+    Parameters
+    ----------
+    x : Tensor
+        float32 or float64. Magnitudes below the smallest normal number become 0; NaN becomes infinite.
+
+    Examples
+    --------
+    >>> floor_power(torch.tensor([1.0, 1.9, -5.0]))
+    tensor([ 1.,  1., -4.])
+    """
+    whole, mask, _ = _LAYOUT[x.dtype]
+    return (x.detach().view(whole) & mask).view(x.dtype)
