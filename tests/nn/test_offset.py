@@ -116,3 +116,27 @@ def test_dropout_of_codes_drops_to_the_zero_point():
     dropped = q.values() == 0
     assert 0.4 < dropped.float().mean() < 0.7
     torch.testing.assert_close(q.values()[~dropped], 2 * quantizer.quantizer(x).values()[~dropped])
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"name": "affine", "bits": 8}, {"name": "affine", "bits": 8, "signed": True}, {"name": "pact", "bits": 4, "alpha": 1.5}]
+)
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"bits": 7, "symmetric": False}, {"bits": 3, "symmetric": False, "per_channel": False}])
+def test_a_layer_with_zero_points_trains_as_the_float_layer_of_its_values(inputs, settings):
+    torch.manual_seed(5)
+    layer = lnn.Conv2d(4, 6, 3, padding=1, groups=2, weight_quantizer={"name": "affine", **settings}, input_quantizer=inputs)
+    x = torch.randn(2, 4, 5, 5) - 1
+    layer(x)
+    results = []
+    for values_first in (False, True):
+        layer.zero_grad()
+        v = x.clone().requires_grad_()
+        if values_first:
+            weight = layer.weight_quantizer(layer.weight).values()
+            y = F.conv2d(layer.input_quantizer(v).values(), weight, layer.bias, padding=1, groups=2)
+        else:
+            y = layer(v)
+        y.square().mean().backward()
+        results.append([v.grad, *(p.grad.clone() for p in layer.parameters() if p.grad is not None)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))

@@ -381,3 +381,17 @@ def test_a_calibrated_model_is_copied_saved_and_loaded_with_its_ranges():
     net.load_state_dict(float_net.state_dict(), strict=True)  # weights of a float model: quantizers forget
     with pytest.raises(ConfigError, match="not seen data"):
         net(x)
+
+
+def test_a_wrapper_that_takes_anything_is_asked_for_its_model():
+    class Wrapper(nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs, **keywords):
+            return self.module(*inputs, **keywords)
+
+    net = Wrapper(TwoInputs())
+    lobit.calibrate(net, [(X, 0 * X, "label")])
+    assert net.module.layer.input_quantizer.has_started

@@ -65,6 +65,8 @@ def feed(model: nn.Module, batches: Batches, progress: Progress | None = None) -
 
 
 def _arguments(model: nn.Module, batch: Any, device: torch.device) -> tuple[list[Any], dict[str, Any]]:
+    while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
+        model = inner  # data-parallel and compiled wrappers take anything
     parameters = list(inspect.signature(model.forward).parameters.values())
     if isinstance(batch, Mapping):
         named = {p.name for p in parameters} if all(p.kind != p.VAR_KEYWORD for p in parameters) else set(batch)

@@ -99,7 +99,9 @@ class FromData(ActivationQuantizer):
         self._running = False
 
     def _check_started(self) -> None:
-        if not self.has_started:
+        if not self._running and bool(self.started):
+            self._after_load()
+        if not self._running:
             raise ConfigError(self._needs_data("its step is not set"))
 
     def _needs_data(self, why: str) -> str:
