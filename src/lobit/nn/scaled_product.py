@@ -72,7 +72,7 @@ class _ScaledProduct(torch.autograd.Function):
                 sums = (raw * weight).flatten(1).sum(1)
                 back_scale = sums.reshape(scale.shape) if scale.numel() > 1 else sums.sum().reshape(scale.shape)
         others = [axis for axis in range(grad.ndim) if axis != (grad.ndim - 1 if ctx.how == "linear" else 1)]
-        bias = grad.float().sum(others) if need_bias else None
+        bias = (grad.float().sum(others) if others else grad.float()) if need_bias else None  # no axis would mean all
         return x, back_weight, back_scale, bias, None, None
 
 
