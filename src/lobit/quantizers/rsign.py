@@ -17,7 +17,7 @@ class RSign(OneBit, ActivationQuantizer):
     """Activations of one bit against a learned threshold for each channel; scale 1.
 
     Forward: ``codes = +1 if x >= shift_c else -1``. Backward: ``g_x = g * slope(x - shift_c)``, the slope as in `sign`; ``g_shift_c = - sum g_x`` over the channel.
-    Thresholds start at 0. At equality the paper has -1, lobit +1, as everywhere.
+    Thresholds start at 0. At equality the paper has -1, lobit +1, as everywhere. `lobit.optim.parameter_groups` counts thresholds among the parameters of quantizers.
 
     Parameters
     ----------
