@@ -133,6 +133,11 @@ def test_quantize_gives_thresholds_to_every_layer():
     assert net[0].input_quantizer.shift.grad.shape == (3, 1, 1)
 
 
+def test_thresholds_are_where_their_layer_is():
+    layer = lnn.Conv2d(3, 4, 3, device="meta", weight_quantizer="sign", input_quantizer=Q.CodeDropout(Q.RSign(), 0.1))
+    assert layer.input_quantizer.quantizer.shift.device.type == "meta"
+
+
 def test_dropout_of_codes_hands_its_quantizer_the_channels():
     layer = lnn.Linear(5, 2, weight_quantizer="sign", input_quantizer=Q.CodeDropout(Q.RSign(), 0.5))
     assert layer.input_quantizer.quantizer.shift.shape == (5,)

@@ -40,7 +40,7 @@ class RSign(OneBit, ActivationQuantizer):
         self.beta = float(beta)
         self.shift = nn.Parameter(torch.zeros(0))
 
-    def attach(self, shape: tuple[int, ...]) -> None:
+    def attach(self, shape: tuple[int, ...], device: torch.device | None = None) -> None:
         """Make room for one threshold for each channel.
 
         Raises
@@ -52,7 +52,7 @@ class RSign(OneBit, ActivationQuantizer):
             raise ConfigError(
                 f"this quantizer holds the thresholds of {self.owner or 'another layer'}; give each layer a quantizer of its own"
             )
-        self.shift = nn.Parameter(torch.zeros(shape, device=self.shift.device))
+        self.shift = nn.Parameter(torch.zeros(shape, device=device or self.shift.device))
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes -1 and +1 of an input of the layer."""
