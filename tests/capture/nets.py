@@ -11,7 +11,7 @@ from lobit import optim
 from lobit.quantizers import LSQ
 from tests.capture.oracle import Residual
 
-FAMILIES = ("lsq", "linear", "dorefa", "sign")
+FAMILIES = ("lsq", "linear", "dorefa", "sign", "log", "ternary")
 
 
 @st.composite
@@ -20,7 +20,16 @@ def quantizers(draw):
     family = draw(st.sampled_from(FAMILIES))
     w, a = draw(st.integers(1, 8)), draw(st.integers(1, 8))
     if family == "sign":
-        return {"weight_quantizer": draw(st.sampled_from(["sign", "magnitude_sign"])), "input_quantizer": "sign"}
+        one_bit = {"weight_quantizer": draw(st.sampled_from(["sign", "magnitude_sign", "swish_sign"]))}
+        return one_bit | {"input_quantizer": draw(st.sampled_from(["sign", "rsign", "stochastic_sign"]))}
+    if family == "ternary":
+        return {"weight_quantizer": "ternary", "input_quantizer": draw(st.sampled_from(["rsign", {"name": "lsq", "bits": a}]))}
+    if family == "log":
+        powers = {"name": "log", "bits": draw(st.integers(1, 4)), "top": draw(st.sampled_from([None, 0, -2]))}
+        return {
+            "weight_quantizer": powers,
+            "input_quantizer": {"name": "log", "bits": draw(st.integers(1, 4)), "top": draw(st.integers(-1, 3))},
+        }
     weights = "magnitude_sign" if family == "lsq" and w == 1 else {"name": family, "bits": w}
     return {"weight_quantizer": weights, "input_quantizer": {"name": family, "bits": a}}
 

@@ -14,7 +14,20 @@ from lobit import nn as lnn
 from lobit import quantizers as Q
 
 
+def nearest_powers(v, code):
+    """Codes of `log2`, by mantissas in [1/2, 1) that are compared with half the float32 sqrt(2)."""
+    mantissa, exponent = np.frexp(np.abs(v).astype(np.float32))
+    exponent = exponent - 1 + (mantissa >= np.sqrt(np.float32(2)) / 2)
+    top = 2 ** (code.bits - 1) - 2
+    return np.where((v == 0) | (exponent < 0), 0, np.sign(v) * np.exp2(np.minimum(exponent, top)))
+
+
 def activation_codes(quantizer, x):
+    if isinstance(quantizer, Q.RSign):
+        return np.where(x - quantizer.shift.detach().numpy() >= 0, 1, -1), np.float32(1)
+    if isinstance(quantizer, Q.LogQuant):
+        scale = np.float32(2.0 ** (quantizer.top - (2 ** (quantizer.bits - 1) - 2 if quantizer.bits > 1 else 0)))
+        return (np.where(x >= 0, 1, -1) if quantizer.bits == 1 else nearest_powers(x / scale, quantizer.code_type)), scale
     if isinstance(quantizer, Q.Sign) or str(quantizer.code_type) == "odd1":
         return np.where(x >= 0, 1, -1), np.float32(1)
     code = quantizer.code_type
@@ -35,6 +48,21 @@ def weight_codes(quantizer, w):
     code = quantizer.code_type
     if isinstance(quantizer, Q.SignWeights) or (isinstance(quantizer, Q.LinearQuantWeights) and quantizer.bits == 1):
         return np.where(w >= 0, 1, -1), np.float32(1)
+    if isinstance(quantizer, Q.TernaryWeights):
+        magnitude = np.abs(w.astype(np.float64)).reshape(len(w), -1)
+        kept = magnitude > 0.7 * magnitude.mean(1, keepdims=True)
+        scale = (magnitude * kept).sum(1) / np.maximum(kept.sum(1), 1)
+        return np.sign(w) * kept.reshape(w.shape), scale.astype(np.float32).reshape(channels)
+    if isinstance(quantizer, Q.LogQuantWeights):
+        if quantizer.top is None:
+            mantissa, exponent = np.frexp(np.abs(w).reshape(len(w), -1).max(1).astype(np.float32))
+            span = np.exp2(exponent - 1.0 + (mantissa >= np.sqrt(np.float32(2)) / 2)).astype(np.float32).reshape(channels)
+        else:
+            span = np.float32(2.0**quantizer.top)
+        if quantizer.bits == 1:
+            return np.where(w >= 0, 1, -1), span
+        scale = span / np.float32(2.0 ** (2 ** (quantizer.bits - 1) - 2))
+        return nearest_powers(w / scale, code), scale
     if isinstance(quantizer, Q.MagnitudeSign):
         return np.where(w >= 0, 1, -1), np.abs(w.astype(np.float64)).reshape(len(w), -1).mean(1).astype(np.float32).reshape(channels)
     if isinstance(quantizer, Q.LSQWeights):

@@ -146,6 +146,57 @@ def test_with_inputs_only_the_weight_has_the_float_gradient_and_the_input_the_qu
     assert not torch.equal(layers[0].weight.grad, layers[1].weight.grad)
 
 
+LAYERS = [
+    (lambda **more: lnn.Linear(6, 4, **more), (2, 3, 6)),
+    (lambda **more: lnn.Linear(6, 4, **more), (6,)),
+    (lambda **more: lnn.Conv1d(3, 4, 3, padding=1, **more), (2, 3, 8)),
+    (lambda **more: lnn.Conv2d(4, 8, 3, padding="same", groups=4, **more), (2, 4, 6, 6)),
+    (lambda **more: lnn.Conv3d(2, 4, 3, padding=1, **more), (2, 2, 4, 4, 4)),
+    (lambda **more: lnn.ConvTranspose1d(3, 4, 3, stride=2, **more), (2, 3, 8)),
+    (lambda **more: lnn.ConvTranspose2d(4, 4, 3, stride=2, groups=2, output_padding=1, **more), (2, 4, 5, 5)),
+    (lambda **more: lnn.ConvTranspose3d(2, 4, 3, **more), (2, 2, 4, 4, 4)),
+]
+
+
+@pytest.mark.parametrize("inputs_only", [False, True])
+@pytest.mark.parametrize("sides", [(None, None), (LINEAR4, LINEAR4)])
+@pytest.mark.parametrize(("make", "shape"), LAYERS)
+def test_every_layer_with_a_product_has_quantized_gradients(make, shape, sides, inputs_only):
+    """8 bits without noise: each gradient is off by half a step, 1/254 of the largest, at most, which turns its direction by little and not by nothing."""
+    torch.manual_seed(0)
+    quantizer = gradients("linear", 8, scale_per="tensor", stochastic=False, inputs_only=inputs_only)
+    layer = make(weight_quantizer=sides[0], input_quantizer=sides[1], gradient_quantizer=quantizer)
+    plain = make(weight_quantizer=sides[0], input_quantizer=sides[1])
+    plain.load_state_dict(layer.state_dict())
+    x, other = (torch.randn(shape, generator=torch.Generator().manual_seed(1), requires_grad=True) for _ in range(2))
+    y = layer(x)
+    g = torch.randn(y.shape)
+    y.backward(g)
+    plain(other).backward(g)
+    assert F.cosine_similarity(x.grad.flatten(), other.grad.flatten(), 0) > 0.999
+    assert not torch.allclose(x.grad, other.grad, rtol=1e-5, atol=1e-6)
+    if inputs_only:
+        torch.testing.assert_close(layer.weight.grad, plain.weight.grad, rtol=1e-5, atol=1e-5)
+    else:
+        assert F.cosine_similarity(layer.weight.grad.flatten(), plain.weight.grad.flatten(), 0) > 0.999
+        assert not torch.allclose(layer.weight.grad, plain.weight.grad, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("inputs_only", [False, True])
+@pytest.mark.parametrize("kind", [lnn.RNN, lnn.LSTM, lnn.GRU])
+def test_recurrent_layers_have_quantized_gradients(kind, inputs_only):
+    torch.manual_seed(0)
+    codes = {"weight_quantizer": LINEAR4, "input_quantizer": LINEAR4}
+    layer, plain = kind(5, 7, 2, **codes, gradient_quantizer=gradients("dorefa", 8, inputs_only=inputs_only)), kind(5, 7, 2, **codes)
+    plain.load_state_dict(layer.state_dict())
+    x = torch.randn(4, 3, 5)
+    for each in (layer, plain):
+        each(x)[0].square().sum().backward()
+    for (name, a), b in zip(layer.named_parameters(), plain.parameters(), strict=True):
+        assert F.cosine_similarity(a.grad.flatten(), b.grad.flatten(), 0) > 0.99, name
+    assert not torch.equal(layer.weight_ih_l0.grad, plain.weight_ih_l0.grad)
+
+
 class Counted:
     """A product that counts its runs, and what it kept for the backward pass."""
 

@@ -11,6 +11,7 @@ from lobit import nn as lnn
 from lobit.nn.scaled_product import Convolution, scaled_product
 
 CASES = [
+    ("linear", (7,), (6, 7)),
     ("linear", (5, 7), (6, 7)),
     ("linear", (2, 5, 7), (6, 7)),
     (Convolution((1,), (2,), (1,), 1), (3, 4, 9), (6, 4, 3)),

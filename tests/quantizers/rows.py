@@ -29,9 +29,9 @@ class Row:
     ----------
     name, role, bits, settings
         As `lobit.quantizers.get` takes them; one test for each width.
-    forward : callable
+    forward : callable or None
         ``(quantizer, x) -> (codes, scale)``, or ``(codes, scale, offset)``, from a float32 array, in float64, from the formula alone: the quantizer is read for its
-        settings and learned state only.
+        settings and learned state only. None where codes are random in eval too, as gradients' are.
     backward : callable or None
         ``(quantizer, x, g) -> gradient in x`` of ``(values * g).sum()``; None for gradients, which have none.
     eval_only_codes : bool
@@ -39,7 +39,7 @@ class Row:
     monotone, symmetric, idempotent : bool
         Properties of the values that hold: rising with x along each channel; odd in x away from rounding ties; unchanged when quantized again with the same state.
     refused : str
-        Words of the error when a layer with it is exported; "" where it exports and verifies.
+        Words of the error when a layer with it is exported, or when its code type is asked for; "" where it exports and verifies. Gradients never are exported.
     mean : callable or None
         ``(quantizer, x) -> mean of the values`` over many draws in training, for stochastic quantizers; x is (1, n) for weights and (n, 3) else.
     tolerance : float
@@ -53,7 +53,7 @@ class Row:
     name: str
     role: Role
     bits: tuple[int, ...]
-    forward: Callable[[Any, Array], tuple[Any, ...]]
+    forward: Callable[[Any, Array], tuple[Any, ...]] | None
     backward: Callable[[Any, Array, Array], Array] | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     eval_only_codes: bool = False

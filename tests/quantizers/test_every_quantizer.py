@@ -22,13 +22,15 @@ from lobit.errors import ConfigError, ExportError
 from tests.quantizers.rows import Row, rows
 
 ROWS = rows()
+WITH_FORMULA = [pytest.param(row, bits, id=f"{row}-{bits}") for row in ROWS if row.forward for bits in row.bits]
 ALL = [pytest.param(row, bits, id=f"{row}-{bits}") for row in ROWS for bits in row.bits]
 NARROWEST = [pytest.param(row, min(row.bits), id=f"{row}-{min(row.bits)}") for row in ROWS]
-ENDS = [pytest.param(row, bits, id=f"{row}-{bits}") for row in ROWS for bits in sorted({min(row.bits), max(row.bits)})]
+WIDEST = [pytest.param(row, max(row.bits), id=f"{row}-{max(row.bits)}") for row in ROWS]
 LINEAR8 = {"name": "linear", "bits": 8}
 CHANNELS = 3
 NOTHING = 1e-12  # a slope that has died away, or is lost among subnormal numbers
 
+every_formula = pytest.mark.parametrize(("row", "bits"), WITH_FORMULA)
 every_row = pytest.mark.parametrize(("row", "bits"), ALL)
 every_row_at_its_narrowest = pytest.mark.parametrize(("row", "bits"), NARROWEST)
 of_role = lambda *roles: [parameter for parameter in ALL if parameter.values[0].role in roles]  # noqa: E731
@@ -97,7 +99,7 @@ def check_formulas(row: Row, quantizer: Q.Quantizer, x: np.ndarray) -> None:
         assert np.array_equal(codes, np.rint(codes)) or row.refused
         matches = np.any([codes == wanted[0] for wanted in expected], axis=0)
         assert matches.all(), f"codes {codes[~matches]} of {x[~matches]}, not {expected[0][0][~matches]}"
-        np.testing.assert_allclose(scale, np.broadcast_to(expected[0][1], scale.shape), rtol=1e-6)
+        np.testing.assert_allclose(scale, np.broadcast_to(expected[0][1], scale.shape), rtol=1e-6, atol=1e-44)
         offset = expected[0][2] if len(expected[0]) > 2 else 0.0
         np.testing.assert_allclose(values, scale * (codes - quantizer.zero) + offset, rtol=1e-6, atol=1e-6 * np.abs(offset).max())
     if row.backward is None:
@@ -112,20 +114,20 @@ def check_formulas(row: Row, quantizer: Q.Quantizer, x: np.ndarray) -> None:
     assert close.all(), f"gradient {got[~close]} at {x[~close]}, not {wanted[0][~close]}"
 
 
-@every_row
+@every_formula
 @settings(max_examples=10)
 @given(values=hnp.arrays(np.float32, st.integers(1, 10), elements=st.floats(-3, 3, width=32)))
 def test_codes_scale_and_gradient_are_those_of_the_formula(row, bits, values):
     check_formulas(row, started(row, bits), of_shape(row, values))
 
 
-@every_row
+@every_formula
 @pytest.mark.parametrize("extreme", EXTREMES.values(), ids=EXTREMES.keys())
 def test_extremes_follow_the_formula_too(row, bits, extreme):
     check_formulas(row, started(row, bits), of_shape(row, extreme))
 
 
-@every_row
+@every_formula
 def test_many_values_follow_the_formula(row, bits):
     check_formulas(row, started(row, bits), normal(row, 2000, seed=bits))
 
@@ -135,7 +137,7 @@ def levels_of(row: Row, quantizer: Q.Quantizer) -> set[float] | None:
     try:
         return {float(level) for level in quantizer.code_type.levels}
     except ConfigError as error:
-        if row.refused and re.search(row.refused, str(error)):
+        if row.refused and row.refused in str(error):
             return None
         raise
 
@@ -162,7 +164,7 @@ def test_values_rise_with_the_input(row, bits):
     assert (np.diff(channels_of(row, values), axis=1) >= 0).all()
 
 
-@every_row
+@every_formula
 def test_values_are_odd_in_the_input(row, bits):
     quantizer, x = started(row, bits).eval(), normal(row, seed=2)
     odd = np.array_equal(quantized(quantizer, -x)[2], -quantized(quantizer, x)[2])
@@ -357,13 +359,13 @@ def test_a_net_learns_digits_with_it(row, bits):
     assert right > 0.5  # chance is 0.1
 
 
-@pytest.mark.parametrize(("row", "bits"), ENDS)
+@pytest.mark.parametrize(("row", "bits"), WIDEST)
 def test_a_layer_exports_and_verifies_or_is_refused_in_words(row, bits, tmp_path):
     net = small_net(row, bits, hidden=7)
     train(net, epochs=1, most=2)
     x = digits("test")[0][:32]
     path = tmp_path / "net.lobit"
-    if row.refused:
+    if row.refused and row.role != "gradients":
         with pytest.raises(ExportError, match=row.refused):
             export(net.eval(), x, path)
         assert not path.exists()

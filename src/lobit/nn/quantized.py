@@ -47,7 +47,7 @@ class QuantizedLayer(nn.Module):
         if weight_quantizer is not None:
             weight_quantizer.attach(self.rows(self.weight))
         if input_quantizer is not None:
-            input_quantizer.attach(self.input_channels)
+            input_quantizer.attach(self.input_channels, self.weight.device)
         for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
                 quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"

@@ -70,7 +70,7 @@ class _ScaledProduct(torch.autograd.Function):
             back_weight, sums = _weight_gradient(raw.float(), kept_weight, rows, need_scale)
             back_scale = None if scale is None or sums is None else sums.reshape(scale.shape)
         others = [axis for axis in range(grad.ndim) if axis != (grad.ndim - 1 if ctx.how == "linear" else 1)]
-        bias = grad.float().sum(others) if need_bias else None
+        bias = (grad.float().sum(others) if others else grad.float()) if need_bias else None  # no axis would mean all
         return back_x, back_weight, back_scale, bias, None, None
 
 

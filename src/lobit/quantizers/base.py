@@ -165,13 +165,15 @@ class ActivationQuantizer(Quantizer):
         """Whether it passes its input on as it is, for `lobit.calibrate` to observe: ``codes = x``, ``scale = 1``."""
         return False
 
-    def attach(self, shape: tuple[int, ...]) -> None:
+    def attach(self, shape: tuple[int, ...], device: torch.device | None = None) -> None:
         """Make room for state of each input channel; layers call it once.
 
         Parameters
         ----------
         shape : tuple of int
             Of a tensor with a value for each channel that broadcasts over the input: ``(C,)``, or ``(C, 1, 1)`` for images.
+        device : torch.device, optional
+            Where the layer is.
         """
 
     def steps(self) -> list[tuple[str, Tensor]]:

@@ -35,9 +35,9 @@ class CodeDropout(ActivationQuantizer):
         self.fractions = quantizer.fractions
         self.p = p
 
-    def attach(self, shape: tuple[int, ...]) -> None:
+    def attach(self, shape: tuple[int, ...], device: torch.device | None = None) -> None:
         """The quantizer's."""
-        self.quantizer.attach(shape)
+        self.quantizer.attach(shape, device)
 
     @property
     def code_type(self) -> CodeType:

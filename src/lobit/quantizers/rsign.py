@@ -17,7 +17,7 @@ class RSign(OneBit, ActivationQuantizer):
     """Activations of one bit against a learned threshold for each channel; scale 1.
 
     Forward: ``codes = +1 if x >= shift_c else -1``. Backward: ``g_x = g * slope(x - shift_c)``, the slope as in `sign`; ``g_shift_c = - sum g_x`` over the channel.
-    Thresholds start at 0. At equality the paper has -1, lobit +1, as everywhere.
+    Thresholds start at 0. At equality the paper has -1, lobit +1, as everywhere. `lobit.optim.parameter_groups` counts thresholds among the parameters of quantizers.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class RSign(OneBit, ActivationQuantizer):
         self.beta = float(beta)
         self.shift = nn.Parameter(torch.zeros(0))
 
-    def attach(self, shape: tuple[int, ...]) -> None:
+    def attach(self, shape: tuple[int, ...], device: torch.device | None = None) -> None:
         """Make room for one threshold for each channel.
 
         Raises
@@ -52,7 +52,7 @@ class RSign(OneBit, ActivationQuantizer):
             raise ConfigError(
                 f"this quantizer holds the thresholds of {self.owner or 'another layer'}; give each layer a quantizer of its own"
             )
-        self.shift = nn.Parameter(torch.zeros(shape, device=self.shift.device))
+        self.shift = nn.Parameter(torch.zeros(shape, device=device or self.shift.device))
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes -1 and +1 of an input of the layer."""
