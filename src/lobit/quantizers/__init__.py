@@ -43,7 +43,7 @@ from lobit.quantizers.sign import (
     sign,
     stochastic_sign,
 )
-from lobit.quantizers.straight_through import round_in_range, straight_through
+from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
 from lobit.quantizers.ternary import TernaryWeights, ternary
 
 __all__ = [
@@ -107,6 +107,7 @@ __all__ = [
     "pact",
     "pact_penalty",
     "register",
+    "round_by_step",
     "round_in_range",
     "scaled_sign",
     "sign",
