@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -16,6 +17,7 @@ from lobit.capture import export, verify
 from lobit.capture.capture import capture
 from lobit.errors import ConfigError, ShapeError
 from lobit.runtime import Session
+from tests.devices import DEVICES
 
 SHAPES = [(8, 5), (6, 5, 4), (4, 5, 3, 6)]
 every_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -316,6 +318,17 @@ def test_a_compiled_training_step_is_one_graph_and_the_same():
         results.append([y.detach(), *(p.grad.clone() for p in model.parameters()), *(b.clone() for b in model.buffers())])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_training_step_on_any_device_is_that_of_the_cpu(device):
+    norm, x, g = started((16, 5, 3, 6), 9)
+    other = copy.deepcopy(norm).to(device)
+    z = x.detach().to(device).requires_grad_()
+    norm(x).backward(g)
+    other(z).backward(g.to(device))
+    for a, b in ((x.grad, z.grad), (norm.weight.grad, other.weight.grad), (norm.running_inverse_std, other.running_inverse_std)):
+        torch.testing.assert_close(a, b.cpu(), rtol=1e-4, atol=1e-4)
 
 
 def test_under_autocast_it_trains():

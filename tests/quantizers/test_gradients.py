@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
+from lobit.quantizers import gradients as module
+from tests.devices import DEVICES
 
 Array = NDArray[np.float64]
 
@@ -120,21 +122,24 @@ def test_without_noise_each_value_is_that_of_the_formula(row, bits, per, g):
             assert np.any([np.abs(got - w) <= row.slack * m for w in wanted], axis=0).all(), f"{part} became {got}, not {wanted[0]}"
 
 
+def check_mean(row: Row, bits: int, g: torch.Tensor, values: torch.Tensor) -> None:
+    """The mean of many roundings is g within 4.5 standard deviations, from the variance ``(g - below) (above - g)`` that rounding to one of two neighbours has."""
+    exact = g.double().numpy()
+    below, above = neighbours(row, bits, exact)
+    deviation = np.sqrt(np.maximum((exact - below) * (above - exact), 0) / len(values))
+    off = np.abs(values.double().mean(0).cpu().numpy() - exact)
+    assert (off <= 4.5 * deviation + 1e-6 * np.abs(exact).max()).all(), off / deviation
+
+
 @every_row
 @every_width
 @pytest.mark.parametrize("per", ["sample", "tensor"])
 def test_the_mean_of_the_values_is_the_gradient(row, bits, per):
-    """Within 4.5 standard deviations, from the variance ``(g - below) (above - g)`` that rounding to one of two neighbours has."""
     torch.manual_seed(bits)
     draws = 20_000
     g = torch.cat([torch.tensor([1.5, -1.5, 0.0, 1e-3, -0.7, 0.75, 0.011]), torch.randn(5)])
     g = g * torch.logspace(0, -4, len(g)) if row.name == "log" else g
-    values = build(row, bits, scale_per=per)(g.expand(draws, len(g))).values().double()
-    exact = g.double().numpy()
-    below, above = neighbours(row, bits, exact)
-    deviation = np.sqrt(np.maximum((exact - below) * (above - exact), 0) / draws)
-    off = np.abs(values.mean(0).numpy() - exact)
-    assert (off <= 4.5 * deviation + 1e-6 * float(g.abs().max())).all(), off / deviation
+    check_mean(row, bits, g, build(row, bits, scale_per=per)(g.expand(draws, len(g))).values())
 
 
 @every_row
@@ -177,6 +182,20 @@ def test_the_largest_magnitude_is_a_value_and_nothing_lies_beyond(row, bits, per
     assert (values.abs() <= reach.reshape(40, 1) * (1 + 1e-6)).all()
     if row.name != "log":
         torch.testing.assert_close(values.abs().amax(1)[-1:], reach[-1:], rtol=1e-6, atol=0)
+
+
+@every_row
+@every_width
+@pytest.mark.parametrize("last", [False, True])
+def test_the_first_and_last_number_of_the_noise_lead_to_no_code_beyond(row, bits, last, monkeypatch):
+    """float32 rounds ``v + u`` up to the next whole number where u is as near to 1 as it gets."""
+
+    def noise(like, low, high):
+        return torch.full_like(like, float(np.nextafter(np.float32(high), np.float32(low))) if last else low)
+
+    monkeypatch.setattr(module, "_noise", noise)
+    g = torch.tensor([1.0, -1.0, 0.0])
+    assert build(row, bits)(g).values().abs().max() <= 1 + 1e-6
 
 
 @every_row
@@ -245,6 +264,18 @@ def test_narrow_gradients_are_rounded_as_float32_is(row, dtype):
         wide = quantizer(g.float())
         assert narrow.codes.dtype == narrow.scale.dtype == torch.float32
         assert torch.equal(narrow.values(), wide.values())
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@every_row
+def test_codes_on_any_device_are_those_of_the_cpu_and_their_mean_is_the_gradient(row, device):
+    g = torch.randn(8, 50, generator=torch.Generator().manual_seed(2)) ** 3
+    quantizer = build(row, 6, stochastic=False)
+    here, there = quantizer(g), quantizer(g.to(device))
+    assert (here.codes != there.codes.cpu()).float().mean() < 0.01  # at ties
+    torch.testing.assert_close(here.scale, there.scale.cpu())
+    torch.manual_seed(0)
+    check_mean(row, 6, g[0], build(row, 6)(g[:1].to(device).expand(20_000, 50)).values())
 
 
 @every_row
