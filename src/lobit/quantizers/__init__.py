@@ -21,7 +21,7 @@ from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
 from lobit.quantizers.powers import ap2
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
-from lobit.quantizers.straight_through import round_in_range, straight_through
+from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
 
 __all__ = [
     "LSQ",
@@ -55,6 +55,7 @@ __all__ = [
     "lsq",
     "names",
     "register",
+    "round_by_step",
     "round_in_range",
     "sign",
     "stochastic_sign",
