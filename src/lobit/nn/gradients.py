@@ -46,7 +46,7 @@ def product_with_quantized_gradient(product: Product, x: Tensor, weight: Tensor,
 
 
 def _quantized(grad: Tensor, quantizer: GradientQuantizer) -> Tensor:
-    return quantizer(grad).values().to(grad.dtype)  # type: ignore[no-any-return]
+    return quantizer(grad).values().to(grad.dtype)
 
 
 class _Quantize(torch.autograd.Function):
