@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +15,7 @@ import torch
 from lobit.nn import recurrent_quantizers
 from lobit.nn.bptt import run
 from lobit.nn.recurrence import Operands, Steps, walk
-from tests.nn.test_recurrent import KINDS
+from tests.nn.test_recurrent import FAMILIES, KINDS, make, tensors
 
 
 @pytest.mark.parametrize("path", [run, lambda *given: walk(*given)])
@@ -47,3 +53,29 @@ def test_sums_are_formed_in_float64_where_their_bound_passes_two_to_the_24(kind,
         layer(x)
         layer.eval()(x)
     assert [(steps.wide_inputs, steps.wide_hidden) for steps in seen] == [(False, False), wide]
+
+
+@torch.no_grad()
+def digest():
+    """SHA-256 of what layers give in eval, with parameters and steps set by hand: training's float statistics are no part of the promise."""
+    sha, rng = hashlib.sha256(), np.random.default_rng(1)
+    for kind in KINDS:
+        for family in (FAMILIES[0], FAMILIES[1], FAMILIES[3]):
+            layer = make(kind, family, 70, 90, num_layers=2, bidirectional=True)
+            for name, parameter in layer.named_parameters():
+                values = np.full(parameter.shape, 0.0725) if name.endswith("step") else rng.uniform(-0.25, 0.25, parameter.shape)
+                parameter.copy_(torch.from_numpy(values.astype(np.float32)))
+            x = torch.from_numpy(rng.normal(size=(6, 5, 70)).astype(np.float32))
+            for part in tensors(layer.train().eval()(x)):
+                sha.update(part.numpy().tobytes())
+    return sha.hexdigest()
+
+
+def test_other_vector_instructions_and_threads_give_the_same_bits():
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": "2"}
+    code = "from tests.nn.test_recurrent_sums import digest; print(digest())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[-1] == digest()
