@@ -141,6 +141,39 @@ def test_the_written_out_backward_pass_is_the_plain_paths(kind, family, quantize
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", [FAMILIES[0], FAMILIES[3], (None, FAMILIES[0][1]), (FAMILIES[0][0], None)])
+def test_gradients_of_large_float32_layers_are_the_plain_paths(kind, family, monkeypatch):
+    """Large enough for the native loops."""
+    layer = make(kind, family, 80, 72).train()
+    x = torch.randn(17, 6, 80)
+    state = pair_of_states(layer, 6)[2]
+    weights = torch.randn(20000)
+    value, found = gradients(layer, x, state, weights)
+    monkeypatch.setattr(recurrent_quantizers, "recur", walk)
+    plain_value, plain = gradients(layer, x, state, weights)
+    assert torch.equal(value, plain_value)
+    for name, grad in plain.items():
+        size = grad.abs().max() + 1e-6
+        torch.testing.assert_close(found[name] / size, grad / size, rtol=0, atol=2e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", Q.names("gradients"))
+@pytest.mark.parametrize("inputs_only", [False, True])
+def test_every_gradient_quantizer_gives_the_gradient_in_the_mean(kind, name, inputs_only):
+    layer = make(kind, FAMILIES[3]).train()
+    x = torch.randn(3, 2, 5)
+    (layer(x)[0] ** 2).sum().backward()
+    expected = layer.weight_ih_l0.grad.clone()
+    layer.gradient_quantizer = Q.get({"name": name, "bits": 6, "inputs_only": inputs_only}, "gradients")
+    layer.zero_grad()
+    runs = 200
+    for _ in range(runs):
+        (layer(x)[0] ** 2).sum().backward()
+    assert (layer.weight_ih_l0.grad / runs - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_part_of_the_gradients_may_be_asked_for(kind):
     layer = make(kind, FAMILIES[0]).train()
     x = torch.randn(4, 3, 5)

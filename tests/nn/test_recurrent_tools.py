@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -33,6 +35,30 @@ def test_a_compiled_training_step_is_one_graph_and_the_same(kind, family):
     layer.eval()
     with torch.no_grad():
         assert torch.equal(torch.compile(layer, backend="aot_eager", fullgraph=True)(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_eval_is_the_same_exported_pickled_or_without_autograd(kind):
+    layer = make(kind, FAMILIES[0])
+    x = torch.randn(2, 3, 5)
+    expected = layer(x)[0]
+    with torch.inference_mode():
+        assert torch.equal(layer(x)[0], expected)
+    assert torch.equal(layer(x)[0], expected)
+    assert torch.equal(pickle.loads(pickle.dumps(layer))(x)[0], expected)
+    with torch.no_grad():
+        assert torch.equal(torch.export.export(layer, (x,), strict=False).module()(x)[0], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_batch_gives_empty_results(kind):
+    layer = make(kind, FAMILIES[0], num_layers=2, bidirectional=True)
+    for training in (False, True):
+        output, *states = tensors(layer.train(training)(torch.zeros(4, 0, 5)))
+        assert output.shape == (4, 0, 12)
+        assert all(state.shape == (4, 0, 6) for state in states)
+    output.sum().backward()
+    assert layer.weight_hh_l0.grad.abs().sum() == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

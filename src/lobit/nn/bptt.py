@@ -17,13 +17,13 @@ from torch.autograd.function import once_differentiable
 from lobit.bits import CodeType
 from lobit.nn.cells import Memory, gru_backward, lstm_backward, plain_backward
 from lobit.nn.recurrence import Operands, Result, Steps, offset_term, product, times
+from lobit.nn.scaled_product import expanded, weight_gradient
 from lobit.nn.tables import PER_UNIT
 from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Sign, StochasticSign
 from lobit.quantizers.base import wide
 from lobit.quantizers.sign import ONE_BIT
 
 WORTH_A_COPY = 16  # steps whose products gain more by weights in their order of memory than the copy costs
-PIECE = 1 << 16  # elements
 Encode = Callable[[Tensor, Tensor, Tensor | None], None]
 """Writes the codes of a state, and where the gradient passes."""
 
@@ -179,18 +179,15 @@ class Recurrence(torch.autograd.Function):
         g_bias = back.inputs.sum(0) if needs[5] or needs[6] else None
         g_offset, g_bias = g_bias if needs[5] else None, g_bias if needs[6] else None
         g_bias_n = back.hidden[:, -w_hh.shape[1] :].sum(0) if needs[7] else None
-        g_x, g_w_ih, g_s_ih = _side(back.inputs, None, x, w_ih, s_ih, gradients, needs[:3], back.room)
-        _, g_w_hh, g_s_hh = _side(back.hidden, back.sent, codes, w_hh, s_hh, gradients, (False, *needs[3:5]), None)
+        g_x, g_w_ih, g_s_ih = _side(back.inputs, None, x, w_ih, s_ih, gradients, needs[:3])
+        _, g_w_hh, g_s_hh = _side(back.hidden, back.sent, codes, w_hh, s_hh, gradients, (False, *needs[3:5]))
         g_step = back.step.reshape(step.shape) if back.step is not None else None
         return None, None, None, g_x, g_w_ih, g_s_ih, g_w_hh, g_s_hh, g_offset, g_bias, g_bias_n, back.h0, back.c0, g_step
 
 
 @dataclass(slots=True)
 class _Back:
-    """Gradients of the pre-activations of all steps, on the inputs' side and the hidden sums'; as sent through the gradient quantizer; of the first states and the step.
-
-    ``room`` has the size of the hidden weights and is free.
-    """
+    """Gradients of the pre-activations of all steps, on the inputs' side and the hidden sums'; as sent through the gradient quantizer; of the first states and the step."""
 
     inputs: Tensor
     hidden: Tensor
@@ -198,7 +195,6 @@ class _Back:
     h0: Tensor
     c0: Tensor | None
     step: Tensor | None
-    room: Tensor | None
 
 
 def _small(codes: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -217,12 +213,10 @@ def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: 
     dc = None
     if steps.kind == "lstm":
         dc = gates.new_zeros(batch, units) if grad_c is None else grad_c.clone()
-    factor = None if s_hh is None or gradients is not None else s_hh.reshape(-1, 1)
+    factor = None if s_hh is None or gradients is not None else s_hh.reshape(-1, *[1] * (s_hh.numel() > 1))
     if rule is not None and rule.learned:
         factor = 1 / step if factor is None else factor / step
-    weight = (
-        w_hh.to(gates.dtype) if factor is None else w_hh * factor.to(gates.dtype)
-    )  # codes are kept as bytes, the factor makes them floats
+    weight = _floats(w_hh, None if factor is None else factor.to(gates.dtype), gates.dtype)
     room = gates.new_empty(batch, units)
     for start, size in reversed(list(steps.rows())):
         here, d = slice(start, start + size), dh[:size]
@@ -246,7 +240,7 @@ def _through_time(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: 
             d_step.sub_(torch.dot(to.reshape(-1), states[here].reshape(-1)))
         if straight:
             d.add_(to)
-    return _Back(inputs, hidden, sent, dh, dc, None if d_step is None else d_step / step, None if factor is None else weight)
+    return _Back(inputs, hidden, sent, dh, dc, None if d_step is None else d_step / step)
 
 
 def _side(
@@ -257,34 +251,27 @@ def _side(
     scale: Tensor | None,
     gradients: GradientQuantizer | None,
     needs: tuple[bool, ...],
-    room: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of ``x``, ``w`` and ``scale`` in ``(x . w^T) * scale``, from that of the result; ``sent`` is its quantized form where that is known."""
     to_x, to_w, to_scale = needs
     x = x.to(g.dtype)
-    raw = g.t() @ x if to_scale or (to_w and gradients is None) else None
-    g_scale = None
-    if to_scale and scale is not None and raw is not None:
-        g_scale = _row_dots(raw, w)
-        g_scale = g_scale.sum().reshape(1) if scale.numel() == 1 else g_scale
+    by_channel = None if scale is None else scale.reshape(-1, *[1] * (scale.numel() > 1)).to(g.dtype)
     if gradients is None:
-        by_channel = g.new_ones(1) if scale is None else scale.reshape(-1, 1).to(g.dtype)
-        g_x = None
-        if to_x:
-            fits = room is not None and room.shape == w.shape and room.dtype == torch.result_type(w, by_channel)
-            g_x = g @ (torch.mul(w, by_channel, out=room) if fits else w * by_channel)
-        return g_x, raw.mul_(by_channel) if to_w and raw is not None else None, g_scale
+        g_x = g @ _floats(w, by_channel, g.dtype) if to_x else None
+        raw = g.t() @ x if to_w or to_scale else None
+        g_w, g_scale = (None, None) if raw is None else weight_gradient(raw, w, by_channel, to_scale)
+        return g_x, g_w if to_w else None, None if g_scale is None or scale is None else g_scale.reshape(scale.shape)
+    g_scale = weight_gradient(g.t() @ x, w, by_channel, True)[1] if to_scale else None
     at_sums = g if scale is None else g * scale
     if sent is None:
         sent = gradients(at_sums).values().to(g.dtype)
     g_w = ((at_sums if gradients.inputs_only else sent).t() @ x) if to_w else None
+    g_scale = None if g_scale is None or scale is None else g_scale.reshape(scale.shape)
     return (sent @ w.to(g.dtype) if to_x else None), g_w, g_scale
 
 
-def _row_dots(a: Tensor, b: Tensor) -> Tensor:
-    """``(a * b).sum(1)``, in pieces that stay in the cache."""
-    out, rows = a.new_empty(len(a)), max(1, PIECE // max(a.shape[1], 1))
-    for start in range(0, len(a), rows):
-        piece = slice(start, start + rows)
-        torch.sum(a[piece] * b[piece], 1, out=out[piece])
-    return out
+def _floats(codes: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Codes, kept as bytes or not, times their scale."""
+    if dtype == torch.float32:
+        return expanded(codes, scale)
+    return codes.to(dtype) if scale is None else codes * scale

@@ -158,6 +158,8 @@ class LSTM(RecurrentLayer):
 
     Backward: through the rounding inside the range, with the functions' derivatives at the rounded values.
 
+    Grids and tables belong to the quantized layer: with any quantizer at all it has them, and sides without one enter the sums as floats.
+
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional

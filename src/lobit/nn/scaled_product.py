@@ -63,25 +63,25 @@ class _ScaledProduct(torch.autograd.Function):
         need_x, need_weight, need_scale, need_bias = ctx.needs_input_grad[:4]
         grad = grad.to(ctx.dtype)
         rows = None if scale is None else scale.reshape(-1, *[1] * (kept_weight.ndim - 1))
-        weight = _expanded(kept_weight, rows).to(ctx.dtype)
-        back_x, raw = _backward(ctx.how, grad, _expanded(kept_x, None).to(ctx.dtype), weight, need_x, need_weight or need_scale)
+        weight = expanded(kept_weight, rows).to(ctx.dtype)
+        back_x, raw = _backward(ctx.how, grad, expanded(kept_x, None).to(ctx.dtype), weight, need_x, need_weight or need_scale)
         back_weight = back_scale = None
         if raw is not None:
-            back_weight, sums = _weight_gradient(raw.float(), kept_weight, rows, need_scale)
+            back_weight, sums = weight_gradient(raw.float(), kept_weight, rows, need_scale)
             back_scale = None if scale is None or sums is None else sums.reshape(scale.shape)
         others = [axis for axis in range(grad.ndim) if axis != (grad.ndim - 1 if ctx.how == "linear" else 1)]
         bias = (grad.float().sum(others) if others else grad.float()) if need_bias else None  # no axis would mean all
         return back_x, back_weight, back_scale, bias, None, None
 
 
-def _expanded(codes: Tensor, scale: Tensor | None) -> Tensor:
+def expanded(codes: Tensor, scale: Tensor | None) -> Tensor:
     """Kept codes as float32, times their scale."""
     if codes.device.type == "cpu" and codes.dtype in (torch.int8, torch.uint8) and fused.dense(codes) and fused.rows_of(codes, scale):
         return fused.expand(codes, scale)
     return codes.float() if scale is None else codes * scale
 
 
-def _weight_gradient(raw: Tensor, codes: Tensor, scale: Tensor | None, need_scale: bool) -> tuple[Tensor, Tensor | None]:
+def weight_gradient(raw: Tensor, codes: Tensor, scale: Tensor | None, need_scale: bool) -> tuple[Tensor, Tensor | None]:
     """``raw * scale``, and where they are asked for the sums of ``raw * codes`` of each scale; ``raw`` is overwritten."""
     if scale is None:
         return raw, None
