@@ -12,7 +12,7 @@ from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quan
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
-from lobit.quantizers.straight_through import round_in_range, straight_through
+from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
 
 __all__ = [
     "LSQ",
@@ -39,6 +39,7 @@ __all__ = [
     "lsq",
     "names",
     "register",
+    "round_by_step",
     "round_in_range",
     "sign",
     "stochastic_sign",
