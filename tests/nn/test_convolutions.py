@@ -125,6 +125,25 @@ def test_a_convolution_is_its_integer_sum_times_scale_plus_bias(made):
         assert layer(x[:0]).shape == (0, *expected.shape[1:])
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("inputs", ["sign", None])
+def test_a_volume_of_one_channel_is_right_in_either_reading_of_its_strides(inputs, training):
+    """The sizes of a case where `torch.nn.functional.conv3d` itself leaves some outputs unset."""
+    torch.manual_seed(0)
+    layer = lnn.Conv3d(1, 2, (1, 2, 3), (1, 1, 2), weight_quantizer="sign", input_quantizer=inputs).train(training)
+    x = torch.randn(3, 1, 2, 3, 4)
+    y = layer(x)
+    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last_3d)), y, rtol=0, atol=0)
+    torch.testing.assert_close(layer.to(memory_format=torch.channels_last_3d)(x), y, rtol=0, atol=0)
+    expected = F.conv3d(
+        (x if inputs is None else torch.where(x >= 0, 1.0, -1.0)).double(),
+        torch.where(layer.weight >= 0, 1.0, -1.0).double(),
+        None,
+        (1, 1, 2),
+    )
+    torch.testing.assert_close(y.double(), expected + layer.bias.reshape(-1, 1, 1, 1), rtol=1e-5, atol=1e-5)
+
+
 @settings(max_examples=60, deadline=None)
 @given(made=layers())
 def test_gradients_are_those_of_fake_quantization(made):
