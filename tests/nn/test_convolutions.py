@@ -17,6 +17,9 @@ from lobit import nn as lnn
 from lobit.errors import ConfigError, ShapeError
 from lobit.quantizers import GradientQuantizer, Quantized
 from tests.capture.oracle import activation_codes, weight_codes
+from tests.devices import DEVICES
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 FAMILIES = [
     ("sign", "sign"),
@@ -392,3 +395,18 @@ def test_the_gradient_of_the_sums_is_quantized(name):
     v = x.clone().requires_grad_()
     layer(v).sum().backward()
     assert v.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_layer_is_the_same_on_every_device(name, device):
+    layer, x = started(name)
+    results = []
+    for where in ("cpu", device):
+        other, v = copy.deepcopy(layer).to(where), x.to(where).requires_grad_()
+        y = other(v)
+        y.square().sum().backward()
+        with torch.no_grad():
+            results.append([other.eval()(x.to(where)), y.detach(), v.grad, *(p.grad for p in other.parameters() if p.grad is not None)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-3, atol=1e-3)
