@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from lobit import nn as lnn
 from lobit.errors import ConfigError, ShapeError
-from lobit.quantizers import GradientQuantizer, Quantized
+from lobit.quantizers import GradientQuantizer, Quantized, Sign
 from tests.capture.oracle import activation_codes, weight_codes
 from tests.devices import DEVICES
 
@@ -410,3 +410,31 @@ def test_a_layer_is_the_same_on_every_device(name, device):
             results.append([other.eval()(x.to(where)), y.detach(), v.grad, *(p.grad for p in other.parameters() if p.grad is not None)])
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(b.cpu(), a, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_uneven_border_has_its_odd_pixel_at_the_end(training):
+    torch.manual_seed(0)
+    layer = lnn.Conv1d(2, 3, 4, padding="same", padding_value=-1, weight_quantizer="sign", input_quantizer="sign").train(training)
+    assert layer.border == [(1, 2)]
+    x = torch.randn(2, 2, 6)
+    codes = F.pad(torch.where(x >= 0, 1.0, -1.0), (1, 2), value=-1)
+    expected = F.conv1d(codes, torch.where(layer.weight >= 0, 1.0, -1.0)) + layer.bias.reshape(-1, 1)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=0)
+
+
+class ShiftedSign(Sign):
+    """Signs about 0.5: values of -0.5 and 1.5."""
+
+    def forward(self, x):
+        return super().forward(x - 0.5)._replace(offset=torch.tensor(0.5))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_border_of_codes_has_the_offset_of_the_input_too(training):
+    torch.manual_seed(0)
+    layer = lnn.Conv1d(2, 3, 3, padding=1, padding_value=1, weight_quantizer="sign", input_quantizer=ShiftedSign()).train(training)
+    x = torch.randn(2, 2, 6)
+    values = F.pad(torch.where(x >= 0.5, 1.5, -0.5), (1, 1), value=1.5)
+    torch.testing.assert_close(layer(x), F.conv1d(values, torch.where(layer.weight >= 0, 1.0, -1.0), layer.bias))
+    torch.testing.assert_close(layer(x[0]), layer(x)[0])
