@@ -22,7 +22,7 @@ BLOCKS = [
     )
 ]
 PUBLIC = ["quantizers", "nn", "optim", "models", "recipes", "training", "data", "capture", "runtime", "format"]
-TORCHS_OWN = {"Flatten", "Hardtanh", "MaxPool2d", "ReLU"}
+TORCHS_OWN = {"Flatten", "Hardtanh", "MaxPool2d", "PReLU", "ReLU"}
 ELSEWHERE = {"language", "paper", "small", "DATA_SETS", "PLACES"}  # modules whose nets the registry lists; tables
 
 

@@ -50,8 +50,6 @@ PAIRS = [
     ("AdaptiveAvgPool2d", (1,), {}, (2, 3, 5, 6)),
     ("AdaptiveAvgPool2d", ((None, 3),), {}, (3, 5, 6)),
     ("AdaptiveAvgPool3d", ((2, None, 1),), {}, (2, 3, 4, 5, 6)),
-    ("PReLU", (), {}, (3, 4)),
-    ("PReLU", (4,), {"init": -0.5}, (3, 4, 5, 2)),
 ]
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 

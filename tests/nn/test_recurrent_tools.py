@@ -135,7 +135,7 @@ class Tagger(nn.Module):
 def test_export_refuses_recurrent_layers_by_name(cls, x, tmp_path):
     settings = {"weight_quantizer": "sign", "input_quantizer": "sign"} if cls.__module__.startswith("lobit") else {}
     model = Tagger(cls(4, 3, **settings)).eval()
-    with pytest.raises(ExportError, match=rf"layer 'rnn' \({cls.__name__}\): recurrent layers do not export yet"):
+    with pytest.raises(ExportError, match=rf"layer 'rnn' \({cls.__name__}\) .*recurrent layers do not export yet"):
         lobit.export(model, x, tmp_path / "net.lobit")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ExportError, match="recurrent layers do not export yet"):

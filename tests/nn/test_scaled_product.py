@@ -18,13 +18,19 @@ CASES = [
     (Convolution((1, 2), (1, 0), (2, 1), 1), (3, 4, 9, 8), (6, 4, 3, 2)),
     (Convolution((1, 1), (1, 1), (1, 1), 4), (3, 4, 6, 6), (4, 1, 3, 3)),
     (Convolution((2, 1, 1), (1, 1, 1), (1, 1, 1), 2), (2, 4, 5, 4, 4), (6, 2, 3, 3, 3)),
+    (Convolution((2,), (1,), (1,), 1, True, (1,)), (3, 4, 5), (6, 4, 3)),
+    (Convolution((2, 1), (1, 0), (1, 2), 2, True, (1, 0)), (3, 4, 5, 6), (6, 2, 3, 2)),
+    (Convolution((1, 2, 1), (0, 1, 0), (1, 1, 1), 4, True, (0, 1, 0)), (2, 4, 2, 3, 2), (4, 1, 2, 3, 1)),
 ]
 
 
 def plain(x, weight, scale, bias, how):
     if how == "linear":
         return F.linear(x, weight) * scale + bias
-    y = torch.convolution(x, weight, None, how.stride, how.padding, how.dilation, False, (0,) * len(how.stride), how.groups)
+    if how.transposed:  # weights lie as (I, O / groups, ..) there
+        weight = torch.cat([part.transpose(0, 1) for part in weight.chunk(how.groups)])
+    extra = how.output_padding if how.transposed else (0,) * len(how.stride)
+    y = torch.convolution(x, weight, None, how.stride, how.padding, how.dilation, how.transposed, extra, how.groups)
     shape = (-1, *[1] * len(how.stride))
     return y * scale.reshape(shape) + bias.reshape(shape)
 
@@ -117,3 +123,19 @@ def test_an_empty_batch_has_zero_gradients():
     layer(torch.randn(3, 6))
     layer(torch.randn(0, 6, requires_grad=True)).sum().backward()
     assert not layer.weight.grad.any()
+
+
+def test_a_layer_of_float64_has_gradients_of_float64():
+    """Its step is a float64, which loops over float32 must not read."""
+    torch.manual_seed(0)
+    layer = lnn.Conv1d(1, 1, 2, bias=False, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 3})
+    x = torch.randn(4, 1, 5)
+    layer(x)
+    layer, a = layer.double(), x.double().requires_grad_()
+    layer(a).square().sum().backward()
+    found = [a.grad, layer.weight.grad, layer.weight_quantizer.step.grad]
+    b = x.double().requires_grad_()
+    layer.zero_grad()
+    F.conv1d(layer.input_quantizer(b).values(), layer.weight_quantizer(layer.weight).values()).square().sum().backward()
+    for ours, theirs in zip(found, (b.grad, layer.weight.grad, layer.weight_quantizer.step.grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

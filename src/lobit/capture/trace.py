@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from lobit.capture.opaque import opaque_layers
+from lobit.capture.refused import refuse, why_refused
 from lobit.errors import ExportError, LobitError, ShapeError
 from lobit.quantizers import Quantizer
 
@@ -60,20 +61,23 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
     return tuple(inputs)
 
 
-def refuse_recurrent(model: nn.Module) -> None:
-    """Refuse a model with a recurrent layer, lobit's or torch's, before anything of it is traced.
+def checked_inputs(model: nn.Module, example: Example) -> tuple[Tensor, ...]:
+    """The inputs of a model, as `as_tuple` checks them.
 
     Raises
     ------
     ExportError
-        Naming the layer.
+        Where the example is none that a file takes because the model starts with a layer that a file has no place for.
+    ShapeError
+        Where it is none for another reason.
     """
-    for path, module in model.named_modules():
-        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
-            raise ExportError(
-                f"layer {path!r} ({type(module).__name__}): recurrent layers do not export yet; a packed file holds no operator that "
-                "keeps a state from step to step. Run the model in PyTorch, where its eval is exact"
-            )
+    try:
+        return as_tuple(example)
+    except ShapeError:
+        for path, layer in model.named_modules() if isinstance(model, nn.Module) else ():
+            if why_refused(layer):
+                refuse(path, layer)
+        raise
 
 
 def check_model(model: nn.Module) -> None:
@@ -86,7 +90,6 @@ def check_model(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise ExportError(f"model must be a torch.nn.Module, not {type(model).__name__}")
-    refuse_recurrent(model)
     known = set(model.modules())
     for path, module in model.named_modules():
         for name, held in vars(module).items():
@@ -125,6 +128,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
         warnings.simplefilter("ignore")  # of torch's own machinery, none of them of use to the caller
         try:
             program = torch.export.export(model, batch, dynamic_shapes=_free_batch(model, batch), strict=False).run_decompositions({})
+        except ExportError:  # of a layer that has no place in a file
+            raise
         except Exception as error:  # torch.export raises whatever the model's code does
             raise ExportError(_why(error, len(batch[0]))) from error
     return Traced(program.graph, _user_inputs(program), _tensors(program), layers)
