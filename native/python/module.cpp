@@ -14,6 +14,7 @@ extern "C" {
 #include "loops.h"
 #include "probe.h"
 }
+#include "training.h"
 
 namespace nb = nanobind;
 
@@ -276,6 +277,7 @@ NB_MODULE(_native, m) {
         .def("run", &Program::run, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
         .def("stored", &Program::stored)
         .def("operators", &Program::operators);
+    add_training(m);
     m.def("kernels", &kernels);
     m.def("isas", &isas);
     m.def("has_isa", [](int isa) { return isa >= LB_SCALAR && isa < LB_ISA_COUNT && lb_has_isa(static_cast<lb_isa>(isa)) != 0; });

@@ -45,3 +45,41 @@ def isas() -> list[str]: ...
 def has_isa(isa: int) -> bool: ...
 def all_finite(x: NDArray[np.float32], /) -> bool: ...
 def probe_limit(what: int, /) -> float: ...
+
+class training:  # a module inside this one (native/python/training.cpp)
+    @staticmethod
+    def use_threads(parallel: int, /) -> None: ...
+    @staticmethod
+    def sign(x: int, out: int, count: int, columns: int, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def inside(x: int, mask: int, count: int, columns: int, lo: float, hi: float, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def masked(g: int, mask: int, out: int, count: int, columns: int, slope: float, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def round(
+        x: int, step: int, step_stride: int, out: int, count: int, columns: int, lo: float, hi: float, isa: int, threads: int, /
+    ) -> None: ...
+    @staticmethod
+    def round_back(
+        x: int,
+        g: int,
+        step: int,
+        step_stride: int,
+        out: int,
+        sums: int,
+        count: int,
+        columns: int,
+        lo: float,
+        hi: float,
+        isa: int,
+        threads: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def expand(
+        codes: int, is_unsigned: bool, step: int, step_stride: int, out: int, count: int, columns: int, isa: int, threads: int, /
+    ) -> None: ...
+    @staticmethod
+    def scale_back(
+        g: int, codes: int, is_unsigned: bool, step: int, step_stride: int, sums: int, count: int, columns: int, isa: int, threads: int, /
+    ) -> None: ...

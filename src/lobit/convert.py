@@ -21,7 +21,8 @@ from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 from lobit.nn import QuantizedLayer
-from lobit.quantizers import Quantizer, Role, get
+from lobit.quantizers import Quantizer, get
+from lobit.quantizers.base import Role
 
 Policy = str | Bits | Mapping[str, Any] | None
 

@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from lobit import quantizers as Q
+from lobit.quantizers.base import Role
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Row:
     """
 
     name: str
-    role: Q.Role
+    role: Role
     bits: tuple[int, ...]
     forward: Callable[[Any, NDArray[Any]], tuple[NDArray[Any], Any]]
     backward: Callable[[Any, NDArray[Any], NDArray[Any]], NDArray[Any]]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.scaled_product import Convolution, Map
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 
@@ -66,6 +67,16 @@ class Conv2d(QuantizedLayer, nn.Conv2d):
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution without a bias."""
         return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def linear_map(self, x: Tensor) -> Map | None:
+        """The convolution, of a batch and with the same padding on both sides."""
+        padding = self.padding
+        if isinstance(padding, str):
+            total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            if any(size % 2 for size in total):
+                return None
+            padding = tuple(size // 2 for size in total)
+        return Convolution(self.stride, padding, self.dilation, self.groups) if x.ndim == self.weight.ndim else None
 
     def per_channel(self, values: Tensor) -> Tensor:
         """Outputs are the third axis from the end."""

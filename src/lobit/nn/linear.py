@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lobit.nn.quantized import QuantizedLayer
+from lobit.nn.scaled_product import Map
 from lobit.quantizers import get
 from lobit.quantizers.registry import Identifier
 
@@ -47,6 +48,10 @@ class Linear(QuantizedLayer, nn.Linear):
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """``x @ weight.T``."""
         return F.linear(x, weight)
+
+    def linear_map(self, x: Tensor) -> Map:
+        """A linear map."""
+        return "linear"
 
     def per_channel(self, values: Tensor) -> Tensor:
         """Outputs are the last axis."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
 from lobit.nn.gradients import product_with_quantized_gradient
+from lobit.nn.scaled_product import Map, scaled_product
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
 
@@ -76,6 +77,10 @@ class QuantizedLayer(nn.Module):
         """The layer's linear map without a bias, by weights as `rows` gives them."""
         raise NotImplementedError
 
+    def linear_map(self, x: Tensor) -> Map | None:
+        """What `product` is for an input, where `scaled_product` knows it; None where it does not."""
+        return None
+
     def per_channel(self, values: Tensor) -> Tensor:
         """Shape (O,) values so that they broadcast over the output."""
         raise NotImplementedError
@@ -95,6 +100,10 @@ class QuantizedLayer(nn.Module):
             y = self._product(values, self.rows(self.weight) if weight is None else weight.values())
         else:
             inputs = self.input_quantizer(x)
+            how = self.linear_map(x)
+            if how is not None and self._keeps_codes(inputs):
+                ranges = (_range(self.input_quantizer), _range(self.weight_quantizer))
+                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, ranges)
             y = self._sum(inputs.centred(), weight.codes) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
                 ones = x.new_ones(x.shape if x.ndim < weight.codes.ndim else (1, *x.shape[1:]))
@@ -111,6 +120,11 @@ class QuantizedLayer(nn.Module):
             return self.weight_quantizer(self.rows(self.weight))  # type: ignore[no-any-return]
         quantizer = self.weight_quantizer
         return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
+
+    def _keeps_codes(self, inputs: Quantized) -> bool:
+        """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
+        plain = inputs.offset is not None or self.gradient_quantizer is not None or torch.compiler.is_compiling()
+        return self.training and torch.is_grad_enabled() and not plain
 
     def _sum(self, x: Tensor, weight: Tensor) -> Tensor:
         if self.training or self.accumulator_bound <= EXACT_IN_FLOAT32:
@@ -142,3 +156,13 @@ class QuantizedLayer(nn.Module):
             has_state = any(key.startswith(f"{prefix}{name}.") for key in state_dict)
             if quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
                 quantizer.reset()
+
+
+def _range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
+    """Of ``codes - zero``; that of nothing but zeros while a quantizer waits for its first batch with other values."""
+    assert quantizer is not None
+    try:
+        code = quantizer.code_type
+    except ConfigError:
+        return 0, 0
+    return code.lo - quantizer.zero, code.hi - quantizer.zero

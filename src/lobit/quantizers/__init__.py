@@ -4,7 +4,7 @@ from lobit.extras import require
 
 require("lobit.quantizers", "torch")
 
-from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, Role, WeightQuantizer
+from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, WeightQuantizer
 from lobit.quantizers.calibration import calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
 from lobit.quantizers.dropout import CodeDropout
@@ -12,7 +12,7 @@ from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quan
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
-from lobit.quantizers.straight_through import round_in_range, straight_through
+from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
 
 __all__ = [
     "LSQ",
@@ -27,7 +27,6 @@ __all__ = [
     "MagnitudeSign",
     "Quantized",
     "Quantizer",
-    "Role",
     "Sign",
     "SignWeights",
     "StochasticSign",
@@ -40,6 +39,7 @@ __all__ = [
     "lsq",
     "names",
     "register",
+    "round_by_step",
     "round_in_range",
     "sign",
     "stochastic_sign",

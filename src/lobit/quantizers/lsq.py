@@ -14,7 +14,7 @@ from lobit.errors import ConfigError
 from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, check_width, constant, operand, wide
 from lobit.quantizers.registry import register
 from lobit.quantizers.sign import ONE_BIT, sign
-from lobit.quantizers.straight_through import round_in_range
+from lobit.quantizers.straight_through import round_by_step
 
 _SMALLEST = 2.0**-30  # no step is smaller, not even where all weights of a channel are 0
 
@@ -52,7 +52,7 @@ def lsq(x: Tensor, step: Tensor, code: CodeType) -> Tensor:
     """
     if code == ONE_BIT:
         return sign(x / step)
-    return round_in_range(x / step, code.lo, code.hi)
+    return round_by_step(x, step, code.lo, code.hi)
 
 
 def first_step(magnitude: Tensor, code: CodeType) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
+from lobit.quantizers import fused
 from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, constant, wide
 from lobit.quantizers.registry import register
 from lobit.quantizers.straight_through import straight_through
@@ -17,7 +18,7 @@ _TINY = 2.0**-100  # keeps 0 / scale at 0 where all weights of a channel are 0
 
 def sign_codes(x: Tensor) -> Tensor:
     """``+1 if x >= 0 else -1``; never 0."""
-    return (x.detach() >= 0).to(x.dtype).mul_(2).sub_(1)
+    return fused.sign(x) if fused.usable(x) else (x.detach() >= 0).to(x.dtype).mul_(2).sub_(1)
 
 
 def sign(x: Tensor, *, clip: bool = True) -> Tensor:

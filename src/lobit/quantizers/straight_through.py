@@ -1,4 +1,7 @@
-"""The two functions that every quantizer stands on: integers forward, a pseudo-gradient backward."""
+"""The functions that every quantizer stands on: integers forward, a pseudo-gradient backward.
+
+Each has a definition in PyTorch's operators, which runs on any device and traces, and on the CPU one native pass over memory (`fused`) with the same results.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from lobit.quantizers import fused
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -17,6 +22,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor | None], output: Tensor) -> None:
         ctx.save_for_backward(*inputs[2:])
+        ctx.layout = inputs[0].shape, inputs[0].stride()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
@@ -24,14 +30,20 @@ class _StraightThrough(torch.autograd.Function):
         if slope is not None:
             grad = grad * slope
         if mask is not None:
-            grad = grad * mask
+            packed = mask.dtype == torch.uint8
+            grad = fused.masked(_laid_out(grad, *ctx.layout), mask) if packed else grad * mask
         return grad, None, None, None
+
+
+def _laid_out(grad: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
+    """A gradient in the order of memory of what it belongs to."""
+    return grad if grad.stride() == stride else torch.empty_strided(shape, stride, dtype=grad.dtype).copy_(grad)
 
 
 def straight_through(x: Tensor, codes: Tensor, lo: float = -math.inf, hi: float = math.inf, slope: Tensor | None = None) -> Tensor:
     """``codes``, with the gradient of a straight line in ``x``.
 
-    Forward: ``codes``. Backward: ``g_x = g * slope * 1[lo <= x <= hi]``. The backward keeps the mask as booleans, and no float of x's size.
+    Forward: ``codes``. Backward: ``g_x = g * slope * 1[lo <= x <= hi]``. The backward keeps the mask, one bit a value on the CPU, and no float of x's size.
 
     Parameters
     ----------
@@ -48,7 +60,9 @@ def straight_through(x: Tensor, codes: Tensor, lo: float = -math.inf, hi: float 
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         return codes
-    mask = None if lo == -math.inf and hi == math.inf else (x >= lo) & (x <= hi)
+    mask = None
+    if lo != -math.inf or hi != math.inf:
+        mask = fused.inside(x, lo, hi) if fused.usable(x) else (x >= lo) & (x <= hi)
     return _StraightThrough.apply(x, codes, mask, slope)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -57,5 +71,47 @@ def round_in_range(v: Tensor, lo: int, hi: int, *, clip: bool = True) -> Tensor:
 
     Forward: ``round(clamp(v, lo, hi))``. Backward: ``g_v = g * 1[lo <= v <= hi]``, or ``g`` everywhere without ``clip``.
     """
-    codes = v.detach().clamp(lo, hi).round_()
+    codes = fused.round_codes(v, None, lo, hi) if fused.usable(v) else v.detach().clamp(lo, hi).round_()
     return straight_through(v, codes, lo, hi) if clip else straight_through(v, codes)
+
+
+class _RoundByStep(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
+        if fused.usable(x) and fused.rows_of(x, step):
+            return fused.round_codes(x, step, lo, hi)
+        return (x / step).clamp_(lo, hi).round_()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.range = inputs[2:]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x, step = ctx.saved_tensors
+        lo, hi = ctx.range
+        if fused.usable(x) and fused.rows_of(x, step) and grad.dtype == x.dtype:
+            back, sums = fused.round_back(x, _laid_out(grad, x.shape, x.stride()), step, lo, hi)
+        else:
+            v = x / step
+            kept = torch.where((v >= lo) & (v <= hi), grad, 0)
+            back, sums = kept / step, (kept * v).sum_to_size(step.shape)
+        return back, -sums / step, None, None
+
+
+def round_by_step(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
+    """Round the steps in ``x`` to the integers lo .. hi, half to even; differentiable in both.
+
+    Forward: ``round(clamp(v, lo, hi))`` with ``v = x / step``. Backward: the rounding is straight through inside the range, the division is a division:
+    ``g_x = (g / step) * 1[lo <= v <= hi]``, ``g_step = -sum(g * v * 1[lo <= v <= hi]) / step``. The backward keeps ``x``, which most layers before it keep
+    too, and nothing else.
+
+    Parameters
+    ----------
+    step : Tensor
+        Positive; of shape ``()``, or ``(O, 1, ..)`` with one for each output channel.
+    """
+    if not (torch.is_grad_enabled() and (x.requires_grad or step.requires_grad)):
+        return _RoundByStep.forward(x, step, lo, hi)
+    return _RoundByStep.apply(x, step, lo, hi)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,0 +1,1 @@
+"""What a training step costs: lobit beside PyTorch and Brevitas, the same nets in one run. `python -m benchmarks.training`."""

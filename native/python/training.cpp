@@ -1,0 +1,68 @@
+// lobit._native.training: what quantizers add to a training step. Tensors come as addresses: lobit.quantizers.fused, the only user, checks them.
+#include "training.h"
+
+#include <stdexcept>
+
+#include "../training/training.h"
+
+namespace nb = nanobind;
+
+template <typename T> static T *at(uintptr_t address) { return reinterpret_cast<T *>(address); }
+
+static void run(lb_training_kind kind, const lb_training &job, int isa, int threads) {
+    if (job.count < 0 || job.columns < 8 || isa < LB_SCALAR || isa >= LB_ISA_COUNT || !lb_has_isa(static_cast<lb_isa>(isa)))
+        throw std::invalid_argument("a training job has rows of at least 8 elements, and an instruction set that is here");
+    nb::gil_scoped_release release;
+    lb_training_run(kind, &job, static_cast<lb_isa>(isa), threads);
+}
+
+void add_training(nb::module_ &parent) {
+    nb::module_ m = parent.def_submodule("training", "One pass over memory for each step of a quantizer in training.");
+    m.def("use_threads", [](uintptr_t parallel) { lb_training_threads(reinterpret_cast<lb_gomp_parallel>(parallel)); });
+    m.def("sign", [](uintptr_t x, uintptr_t out, int64_t count, int64_t columns, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.x = at<float>(x), job.out = at<float>(out);
+        run(LB_TRAIN_SIGN, job, isa, threads);
+    });
+    m.def("inside", [](uintptr_t x, uintptr_t mask, int64_t count, int64_t columns, float lo, float hi, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.x = at<float>(x), job.out_mask = at<uint8_t>(mask), job.lo = lo, job.hi = hi;
+        run(LB_TRAIN_INSIDE, job, isa, threads);
+    });
+    m.def("masked", [](uintptr_t g, uintptr_t mask, uintptr_t out, int64_t count, int64_t columns, float slope, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.g = at<float>(g), job.mask = at<uint8_t>(mask), job.out = at<float>(out),
+        job.slope = slope;
+        run(LB_TRAIN_MASKED, job, isa, threads);
+    });
+    m.def("round", [](uintptr_t x, uintptr_t step, int64_t step_stride, uintptr_t out, int64_t count, int64_t columns, float lo, float hi,
+                      int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.x = at<float>(x), job.step = at<float>(step), job.step_stride = step_stride;
+        job.out = at<float>(out), job.lo = lo, job.hi = hi;
+        run(LB_TRAIN_ROUND, job, isa, threads);
+    });
+    m.def("round_back", [](uintptr_t x, uintptr_t g, uintptr_t step, int64_t step_stride, uintptr_t out, uintptr_t sums, int64_t count,
+                           int64_t columns, float lo, float hi, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.x = at<float>(x), job.g = at<float>(g), job.step = at<float>(step),
+        job.step_stride = step_stride;
+        job.out = at<float>(out), job.sums = at<double>(sums), job.lo = lo, job.hi = hi;
+        run(LB_TRAIN_ROUND_BACK, job, isa, threads);
+    });
+    m.def("expand", [](uintptr_t codes, bool is_unsigned, uintptr_t step, int64_t step_stride, uintptr_t out, int64_t count,
+                       int64_t columns, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.codes = at<void>(codes), job.codes_unsigned = is_unsigned;
+        job.step = at<float>(step), job.step_stride = step_stride, job.out = at<float>(out);
+        run(LB_TRAIN_EXPAND, job, isa, threads);
+    });
+    m.def("scale_back", [](uintptr_t g, uintptr_t codes, bool is_unsigned, uintptr_t step, int64_t step_stride, uintptr_t sums,
+                           int64_t count, int64_t columns, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.g = at<float>(g), job.out = at<float>(g), job.codes = at<void>(codes),
+        job.codes_unsigned = is_unsigned;
+        job.step = at<float>(step), job.step_stride = step_stride, job.sums = at<double>(sums);
+        run(LB_TRAIN_SCALE_BACK, job, isa, threads);
+    });
+}

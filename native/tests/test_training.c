@@ -1,0 +1,133 @@
+/* Every loop of training.h, on every instruction set that runs here and on several threads, against plain C. Buffers end at a guard page, so that reading
+ * or writing one byte too far stops the program.
+ *
+ * usage: test_training     prints "N passed, M failed" */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "training.h"
+
+enum { MAX_COUNT = 70001, BUFFERS = 5 };
+
+static int passed, failed;
+static char *ends[BUFFERS]; /* each buffer's end: the guard page */
+
+static void check(int holds, const char *what, lb_isa isa, int64_t count) {
+    if (holds) {
+        passed++;
+        return;
+    }
+    failed++;
+    printf("FAILED: %s, isa %d, %lld elements\n", what, (int)isa, (long long)count);
+}
+
+static void map_buffers(void) {
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (sizeof(float) * MAX_COUNT + page - 1) / page * page;
+    for (int i = 0; i < BUFFERS; i++) {
+        char *base = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (base == MAP_FAILED || mprotect(base + room, page, PROT_NONE)) {
+            perror("guarded buffer");
+            exit(2);
+        }
+        ends[i] = base + room;
+    }
+}
+
+static float *floats(int buffer, int64_t count) { return (float *)(void *)(ends[buffer] - count * (int64_t)sizeof(float)); }
+
+static float random_float(void) { return (float)rand() / (float)RAND_MAX * 8.0f - 4.0f; }
+
+static void one_size(int64_t count, int64_t columns, int per_row, lb_isa isa, int threads) {
+    static const float special[] = {0.0f, -0.0f, 1.0f, -1.0f, 0.5f, 1.5f, -2.5f, INFINITY, -INFINITY, NAN};
+    int64_t rows = (count + columns - 1) / columns, bytes = (count + 7) / 8;
+    float *x = floats(0, count), *g = floats(1, count), *out = floats(2, count), *step = floats(3, per_row ? rows : 1);
+    uint8_t *mask = (uint8_t *)ends[4] - bytes;
+    double *sums = calloc((size_t)rows, sizeof *sums);
+    for (int64_t i = 0; i < count; i++) x[i] = rand() % 16 ? random_float() : special[rand() % 10], g[i] = random_float();
+    for (int64_t r = 0; r < (per_row ? rows : 1); r++) step[r] = 0.25f + (float)(rand() % 100) / 64.0f;
+    lb_training job = {.count = count, .columns = columns, .x = x, .g = g, .out = out, .lo = -2.0f, .hi = 1.0f, .slope = 0.5f};
+
+    int same = 1;
+    lb_training_run(LB_TRAIN_SIGN, &job, isa, threads);
+    for (int64_t i = 0; i < count; i++) same &= out[i] == (x[i] >= 0 ? 1.0f : -1.0f);
+    check(same, "sign", isa, count);
+
+    if (columns % 8 == 0) {
+        job.out_mask = mask;
+        memset(mask, 0xff, (size_t)bytes);
+        lb_training_run(LB_TRAIN_INSIDE, &job, isa, threads);
+        same = 1;
+        for (int64_t i = 0; i < 8 * bytes; i++) same &= (mask[i / 8] >> (i % 8) & 1) == (i < count && x[i] >= -2.0f && x[i] <= 1.0f);
+        check(same, "inside", isa, count);
+        job.mask = mask;
+        lb_training_run(LB_TRAIN_MASKED, &job, isa, threads);
+        same = 1;
+        for (int64_t i = 0; i < count; i++) same &= out[i] == (mask[i / 8] >> (i % 8) & 1 ? g[i] * 0.5f : 0.0f);
+        check(same, "masked", isa, count);
+    }
+
+    job.step = step, job.step_stride = per_row, job.sums = sums;
+    lb_training_run(LB_TRAIN_ROUND, &job, isa, threads);
+    same = 1;
+    for (int64_t i = 0; i < count; i++) {
+        float v = x[i] / step[per_row ? i / columns : 0], clamped = v < -2.0f ? -2.0f : v > 1.0f ? 1.0f : v;
+        same &= isnan(x[i]) ? isnan(out[i]) : out[i] == rintf(clamped);
+    }
+    check(same, "round", isa, count);
+
+    lb_training_run(LB_TRAIN_ROUND_BACK, &job, isa, threads);
+    same = 1;
+    for (int64_t r = 0; r < rows; r++) {
+        double sum = 0, size = 0;
+        for (int64_t i = r * columns; i < count && i < (r + 1) * columns; i++) {
+            float s = step[per_row ? r : 0], v = x[i] / s;
+            int in = v >= -2.0f && v <= 1.0f;
+            same &= out[i] == (in ? g[i] / s : 0.0f);
+            sum += in ? (double)g[i] * v : 0, size += in ? fabs((double)g[i] * v) : 0;
+        }
+        same &= fabs(sums[r] - sum) <= 2e-6 * size;
+    }
+    check(same, "round_back", isa, count);
+
+    int8_t *codes = (int8_t *)ends[4] - count;
+    for (int64_t i = 0; i < count; i++) codes[i] = (int8_t)(rand() % 256 - 128);
+    job.codes = codes;
+    for (int is_unsigned = 0; is_unsigned < 2; is_unsigned++) {
+        job.codes_unsigned = is_unsigned;
+        lb_training_run(LB_TRAIN_EXPAND, &job, isa, threads);
+        same = 1;
+        for (int64_t i = 0; i < count; i++)
+            same &= out[i] == (float)(is_unsigned ? (uint8_t)codes[i] : codes[i]) * step[per_row ? i / columns : 0];
+        check(same, "expand", isa, count);
+        lb_training_run(LB_TRAIN_SCALE_BACK, &job, isa, threads);
+        same = 1;
+        for (int64_t r = 0; r < rows; r++) {
+            double sum = 0, size = 0;
+            for (int64_t i = r * columns; i < count && i < (r + 1) * columns; i++) {
+                double term = (double)g[i] * (is_unsigned ? (uint8_t)codes[i] : codes[i]);
+                same &= out[i] == g[i] * step[per_row ? r : 0];
+                sum += term, size += fabs(term);
+            }
+            same &= fabs(sums[r] - sum) <= 2e-6 * size;
+        }
+        check(same, "scale_back", isa, count);
+    }
+    free(sums);
+}
+
+int main(void) {
+    static const int64_t counts[] = {1, 7, 8, 9, 15, 16, 17, 31, 33, 100, 2047, 2049, 16385, MAX_COUNT}, columns[] = {8, 9, 27, 512, 16384};
+    srand(1);
+    map_buffers();
+    for (lb_isa isa = LB_SCALAR; isa <= lb_best_isa(); isa++)
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+            for (size_t k = 0; k < sizeof columns / sizeof *columns; k++)
+                for (int per_row = 0; per_row < 2; per_row++)
+                    for (int threads = 1; threads <= 3; threads += 2) one_size(counts[c], columns[k], per_row, isa, threads);
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,2 @@
+#define LB_TRAINING lb_training_avx512
+#include "loops.inc.h"

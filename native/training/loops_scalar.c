@@ -1,0 +1,2 @@
+#define LB_TRAINING lb_training_scalar
+#include "loops.inc.h"

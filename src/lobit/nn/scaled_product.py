@@ -1,0 +1,144 @@
+"""A product of codes times its scale as one step of training: what it keeps is the codes, a byte each, and its backward scales weights and not activations.
+
+With the integer sum ``s = product(x, w)``, ``y = s * scale + bias`` and the gradient g of y, each of output channel o:
+
+    g_x = product^T(g, w * scale)        the scale goes into the weights, which are few
+    r   = what g and x make of w         PyTorch's own weight gradient
+    g_w = r * scale
+    g_scale_o = sum_k r_ok * w_ok        for sum_p g_op * s_op is the same sum in another order: neither sums nor outputs are kept
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lobit.quantizers import fused
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """The settings of a convolution of any rank, transposed or not."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool = False
+    output_padding: tuple[int, ...] = (0,)
+
+
+Map = Convolution | Literal["linear"]
+"""A convolution, or `torch.nn.functional.linear`."""
+
+
+class _ScaledProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, how: Map, kept: tuple[torch.dtype, torch.dtype]
+    ) -> Tensor:
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            x, weight = x.to(dtype), weight.to(dtype)
+        y = F.linear(x, weight) if how == "linear" else _convolution(x, weight, how)
+        axes = 1 if how == "linear" else x.ndim - 1
+        if scale is not None:
+            y.mul_(_along(scale, axes))
+        if bias is not None:
+            y.add_(_along(bias, axes))
+        ctx.how, ctx.dtype = how, x.dtype
+        ctx.save_for_backward(x.to(kept[0]), weight.to(kept[1]), scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        kept_x, kept_weight, scale = ctx.saved_tensors
+        need_x, need_weight, need_scale, need_bias = ctx.needs_input_grad[:4]
+        grad = grad.to(ctx.dtype)
+        rows = None if scale is None else scale.reshape(-1, *[1] * (kept_weight.ndim - 1))
+        weight = _expanded(kept_weight, rows).to(ctx.dtype)
+        back_x, raw = _backward(ctx.how, grad, _expanded(kept_x, None).to(ctx.dtype), weight, need_x, need_weight or need_scale)
+        back_weight = back_scale = None
+        if raw is not None:
+            back_weight, sums = _weight_gradient(raw.float(), kept_weight, rows, need_scale)
+            back_scale = None if scale is None or sums is None else sums.reshape(scale.shape)
+        others = [axis for axis in range(grad.ndim) if axis != (grad.ndim - 1 if ctx.how == "linear" else 1)]
+        bias = grad.float().sum(others) if need_bias else None
+        return back_x, back_weight, back_scale, bias, None, None
+
+
+def _expanded(codes: Tensor, scale: Tensor | None) -> Tensor:
+    """Kept codes as float32, times their scale."""
+    if codes.device.type == "cpu" and codes.dtype in (torch.int8, torch.uint8) and fused.dense(codes) and fused.rows_of(codes, scale):
+        return fused.expand(codes, scale)
+    return codes.float() if scale is None else codes * scale
+
+
+def _weight_gradient(raw: Tensor, codes: Tensor, scale: Tensor | None, need_scale: bool) -> tuple[Tensor, Tensor | None]:
+    """``raw * scale``, and where they are asked for the sums of ``raw * codes`` of each scale; ``raw`` is overwritten."""
+    if scale is None:
+        return raw, None
+    if need_scale and fused.expandable(codes, raw) and fused.rows_of(codes, scale):
+        return raw, fused.scale_back_(raw, codes, scale)
+    sums = (raw * codes).flatten(1).sum(1) if need_scale else None
+    if sums is not None and scale.numel() == 1:
+        sums = sums.sum()
+    return raw.mul_(scale), sums
+
+
+def _along(values: Tensor, axes: int) -> Tensor:
+    """Values of the output channels, with ``axes - 1`` axes behind."""
+    return values.detach().reshape(-1, *[1] * (axes - 1))
+
+
+def _convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
+    return torch.ops.aten.convolution(  # type: ignore[no-any-return]
+        x, weight, None, how.stride, how.padding, how.dilation, how.transposed, how.output_padding, how.groups
+    )
+
+
+def _backward(how: Map, grad: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool) -> tuple[Tensor | None, Tensor | None]:
+    if how != "linear":
+        needs = [need_x, need_weight, False]
+        found = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, how.stride, how.padding, how.dilation, how.transposed, how.output_padding, how.groups, needs
+        )
+        return found[0], found[1]
+    back_x = grad @ weight if need_x else None
+    return back_x, grad.reshape(-1, grad.shape[-1]).T @ x.reshape(-1, x.shape[-1]) if need_weight else None
+
+
+def scaled_product(
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, how: Map, ranges: tuple[tuple[int, int], tuple[int, int]]
+) -> Tensor:
+    """``product(x, weight) * scale + bias`` of codes, for training.
+
+    Parameters
+    ----------
+    x : Tensor of shape (N, I, ..), or (.., I) for a linear map
+        Integers.
+    weight : Tensor of shape (O, I / groups, ..)
+        Integers.
+    scale : float32 Tensor of shape () or of O values
+    bias : float32 Tensor of shape (O,), optional
+    how : Convolution or "linear"
+    ranges : pair of (lo, hi)
+        Of the integers in ``x`` and ``weight``, which decide the dtype that is kept.
+    """
+    if scale.device.type == "cpu" and not scale.requires_grad and scale.numel() == 1 and scale.item() == 1.0:
+        scale = None  # type: ignore[assignment]  # a pass over the output that would change nothing
+    kept = (_dtype(*ranges[0]), _dtype(*ranges[1]))
+    return _ScaledProduct.apply(x, weight, scale, bias, how, kept)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _dtype(lo: int, hi: int) -> torch.dtype:
+    if lo >= -128 and hi <= 127:
+        return torch.int8
+    return torch.uint8 if lo >= 0 and hi <= 255 else torch.int16

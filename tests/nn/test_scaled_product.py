@@ -1,0 +1,118 @@
+"""A product of codes times its scale in training: gradients are those of the plain arithmetic, and what is kept is small."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lobit import nn as lnn
+from lobit.nn.scaled_product import Convolution, scaled_product
+
+CASES = [
+    ("linear", (5, 7), (6, 7)),
+    ("linear", (2, 5, 7), (6, 7)),
+    (Convolution((1,), (2,), (1,), 1), (3, 4, 9), (6, 4, 3)),
+    (Convolution((1, 2), (1, 0), (2, 1), 1), (3, 4, 9, 8), (6, 4, 3, 2)),
+    (Convolution((1, 1), (1, 1), (1, 1), 4), (3, 4, 6, 6), (4, 1, 3, 3)),
+    (Convolution((2, 1, 1), (1, 1, 1), (1, 1, 1), 2), (2, 4, 5, 4, 4), (6, 2, 3, 3, 3)),
+]
+
+
+def plain(x, weight, scale, bias, how):
+    if how == "linear":
+        return F.linear(x, weight) * scale + bias
+    y = torch.convolution(x, weight, None, how.stride, how.padding, how.dilation, False, (0,) * len(how.stride), how.groups)
+    shape = (-1, *[1] * len(how.stride))
+    return y * scale.reshape(shape) + bias.reshape(shape)
+
+
+@pytest.mark.parametrize("one", [True, False])
+@pytest.mark.parametrize(("how", "x_shape", "w_shape"), CASES)
+def test_values_and_gradients_are_those_of_the_plain_arithmetic(how, x_shape, w_shape, one):
+    torch.manual_seed(0)
+    x, w = torch.randint(0, 4, x_shape).float(), torch.randint(-8, 8, w_shape).float()
+    scale, bias = torch.rand(1 if one else w_shape[0]) + 0.1, torch.randn(w_shape[0])
+    ours = [t.clone().requires_grad_() for t in (x, w, scale, bias)]
+    theirs = [t.double().requires_grad_() for t in (x, w, scale, bias)]
+    y, z = scaled_product(*ours, how, ((0, 3), (-8, 7))), plain(*theirs, how)
+    torch.testing.assert_close(y.double(), z, rtol=1e-6, atol=1e-6)
+    g = torch.randn_like(y)
+    y.backward(g)
+    z.backward(g.double())
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad.double(), b.grad, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("range_x", "dtype"), [((-128, 127), torch.int8), ((0, 255), torch.uint8), ((-255, 255), torch.int16), ((-3, 255), torch.int16)]
+)
+def test_codes_are_kept_in_the_smallest_type_that_holds_them(range_x, dtype):
+    x = torch.tensor([[float(range_x[0]), float(range_x[1])]], requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = scaled_product(x, torch.ones(3, 2, requires_grad=True), torch.tensor([0.5]), None, "linear", (range_x, (-1, 1)))
+    assert [t.dtype for t in kept[:2]] == [dtype, torch.int8]
+    y.sum().backward()
+    assert x.grad.tolist() == [[1.5, 1.5]]
+
+
+@pytest.mark.parametrize("weights", ["lsq", "dorefa", "linear", "magnitude_sign"])
+@pytest.mark.parametrize("padding", [0, 1, "same", "valid"])
+def test_a_layer_trains_as_its_plain_arithmetic_does(weights, padding, monkeypatch):
+    torch.manual_seed(0)
+    bits = 1 if weights == "magnitude_sign" else 3
+    settings = {"weight_quantizer": {"name": weights, "bits": bits}, "input_quantizer": {"name": "lsq", "bits": 2}}
+    layer = lnn.Conv2d(3, 8, 3, padding=padding, **settings)
+    x = torch.randn(4, 3, 6, 6)
+    layer(x)
+    found = []
+    for fast in (True, False):
+        if not fast:
+            monkeypatch.setattr(layer, "linear_map", lambda _: None)
+        layer.zero_grad()
+        a = x.clone().requires_grad_()
+        y = layer(a)
+        y.square().sum().backward()
+        found.append([y.detach(), a.grad, *(p.grad.clone() for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_neither_sums_nor_float_codes_are_kept():
+    layer = lnn.Conv2d(
+        16, 16, 3, padding=1, bias=False, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 2}
+    )
+    x = torch.randn(4, 16, 16, 16, requires_grad=True)
+    layer(x)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(x)
+    large = [t for t in kept if t.numel() >= x.numel()]
+    assert sum(t.numel() * t.element_size() for t in large if t.data_ptr() != x.data_ptr()) <= x.numel()  # a byte a code
+    assert any(t.data_ptr() == x.data_ptr() for t in large)
+
+
+def test_bf16_autocast_runs_the_product_in_bf16_and_gradients_come_back_in_float32():
+    net = nn.Sequential(
+        lnn.Conv2d(3, 8, 3, weight_quantizer={"name": "lsq", "bits": 4}, input_quantizer={"name": "lsq", "bits": 8}), nn.ReLU(), nn.Flatten(),
+        lnn.Linear(8 * 16, 5, weight_quantizer="sign", input_quantizer={"name": "lsq", "bits": 2}),
+    )  # fmt: skip
+    x = torch.rand(4, 3, 6, 6)
+    net(x)
+    plain = [y.detach() for y in (net(x),)]
+    net.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        y = net(x)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), plain[0], rtol=0.1, atol=0.5)
+    y.float().square().sum().backward()
+    assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in net.parameters() if p.requires_grad)
+
+
+def test_an_empty_batch_has_zero_gradients():
+    layer = lnn.Linear(6, 4, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 2})
+    layer(torch.randn(3, 6))
+    layer(torch.randn(0, 6, requires_grad=True)).sum().backward()
+    assert not layer.weight.grad.any()

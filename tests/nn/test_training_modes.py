@@ -1,0 +1,116 @@
+"""Training as people run it: on a device, under bf16 autocast, compiled, and in several processes."""
+
+from __future__ import annotations
+
+import copy
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+from lobit import optim
+from lobit.convert import quantize_
+from tests.devices import DEVICES
+
+POLICIES = [
+    "W1A1",
+    "W2A2",
+    "W4A4",
+    "W8A8",
+    {"bits": "W1A1", "weights": "sign", "activations": "sign"},
+    {"bits": "W3A3", "weights": "dorefa", "activations": "dorefa"},
+]
+
+
+def make(policy, device="cpu", norm=True):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1, bias=False), *([nn.BatchNorm2d(16)] if norm else []), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(16, 16, 3, padding=1, groups=4), nn.Hardtanh(), nn.Flatten(), nn.Linear(16 * 16, 32), nn.ReLU(), nn.Linear(32, 5),
+    ).to(device)  # fmt: skip
+    quantize_(net, policy)
+    x, labels = torch.rand(16, 3, 8, 8, device=device), torch.randint(5, (16,), device=device)
+    net(x)
+    return net, x, labels
+
+
+def gradients(net, run, x, labels):
+    net.zero_grad()
+    loss = nn.functional.cross_entropy(run(x).float(), labels)
+    loss.backward()
+    return loss.item(), {name: p.grad.float().cpu().clone() for name, p in net.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_a_step_on_any_device_reaches_every_parameter_and_is_that_of_the_cpu(policy, device):
+    net, x, labels = make(policy)
+    loss, expected = gradients(net, net, x, labels)
+    other = copy.deepcopy(net).to(device)
+    other_loss, found = gradients(other, other, x.to(device), labels.to(device))
+    assert found.keys() == expected.keys()
+    assert other_loss == pytest.approx(loss, rel=1e-4)
+    assert all(torch.isfinite(g).all() for g in found.values())
+    for name, g in expected.items():
+        torch.testing.assert_close(found[name], g, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_bf16_autocast_trains(policy, device):
+    net, x, labels = make(policy, device)
+    adam = torch.optim.Adam(optim.parameter_groups(net, 2e-3))
+    losses = []
+    for _ in range(30):
+        adam.zero_grad()
+        with torch.autocast(device, torch.bfloat16):
+            loss = nn.functional.cross_entropy(net(x).float(), labels)
+        loss.backward()
+        adam.step()
+        optim.clip_latent_weights(net)
+        losses.append(loss.item())
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+    assert losses[-1] < 0.75 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", ["W2A2", POLICIES[4]], ids=str)
+def test_a_compiled_net_is_one_graph_with_the_same_gradients(policy, device):
+    net, x, labels = make(policy, device)
+    _, expected = gradients(net, net, x, labels)
+    _, found = gradients(net, torch.compile(net, fullgraph=True), x, labels)
+    for name, g in expected.items():
+        torch.testing.assert_close(found[name], g, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def _worker(rank, port, folder):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    try:
+        for index, policy in enumerate(POLICIES):
+            net, x, labels = make(policy, norm=False)
+            parallel = nn.parallel.DistributedDataParallel(net)
+            mine = slice(8 * rank, 8 * rank + 8)
+            _, found = gradients(net, parallel, x[mine], labels[mine])
+            torch.save(found, f"{folder}/{index}-{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
+    for index, policy in enumerate(POLICIES):
+        net, x, labels = make(policy, norm=False)
+        _, expected = gradients(net, net, x, labels)
+        for rank in range(2):
+            found = torch.load(tmp_path / f"{index}-{rank}.pt", weights_only=True)
+            assert found.keys() == expected.keys()
+            for name, g in expected.items():
+                torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-5, msg=f"{policy} {name}")
