@@ -49,11 +49,11 @@ typedef struct {
     const int32_t *reach;     /* threshold: (channels, count) */
     const uint32_t *falls;    /* threshold: bit c where channel c counts sums at or below, not at or above */
     const lb_step *steps;     /* chain */
-    int32_t low, high, level; /* chain to codes: bounds of the rounded value, and the level of the lower one */
+    int32_t low, high, level; /* chain to codes: bounds of the rounded value, and the level of the lower one (to powers: 0) */
 } lb_stage;
 
 typedef void lb_finish(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n);
-lb_finish lb_threshold, lb_chain_to_codes, lb_chain_to_sign, lb_chain_to_floats, lb_store;
+lb_finish lb_threshold, lb_chain_to_codes, lb_chain_to_powers, lb_chain_to_sign, lb_chain_to_floats, lb_store;
 
 /* A convolution or a linear layer. With x = sum_i x_coef[i] * plane_i + b and w = sum_j w_coef[j] * plane_j + w_base,
  *   sum x w = sum_ij x_coef[i] * w_coef[j] * popcount(x_i & w_j) + w_base * sum_i x_coef[i] * popcount(x_i) + bias. */
@@ -95,6 +95,14 @@ void lb_max_sums(const lb_window *w, const lb_value *v, const uint32_t *x, uint3
 void lb_max_floats(const lb_window *w, const lb_value *v, const uint32_t *x, uint32_t *to);
 void lb_average(const lb_window *w, float divisor, const uint32_t *x, uint32_t *to);
 void lb_add_floats(const uint32_t *a, const uint32_t *b, uint32_t *to, uint32_t n);
+/* Padding with a level, or with the bits of a float; `w` has the sizes and where the image begins. */
+void lb_pad(const lb_window *w, const lb_value *in, const lb_value *out, uint32_t fill, const uint32_t *x, uint32_t *to);
+/* Values side by side: of each pixel the channels of all parts, in order. */
+typedef struct {
+    lb_value value;
+    uint32_t channels;
+} lb_part;
+void lb_concat(const lb_part *parts, int count, const lb_value *out, const uint32_t *const *x, uint32_t *to, uint32_t pixels);
 /* From channels-last to PyTorch's order. */
 void lb_flatten(const lb_value *v, const uint32_t *x, uint32_t *to, int32_t channels, int32_t pixels);
 

@@ -1,4 +1,4 @@
-/* Pools and the residual add. */
+/* Pools, the residual add, padding and concatenation. */
 #include <stddef.h>
 
 #include "lobit_internal.h"
@@ -99,4 +99,58 @@ void lb_average(const lb_window *w, float divisor, const uint32_t *x, uint32_t *
 
 void lb_add_floats(const uint32_t *a, const uint32_t *b, uint32_t *to, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) to[i] = lb_as_word(lb_as_float(a[i]) + lb_as_float(b[i]));
+}
+
+/* Append n elements of a value from element `at` on. */
+static void append(const lb_value *in, const lb_value *out, lb_cursor *to, const uint32_t *x, uint32_t at, uint32_t n) {
+    for (uint32_t end = at + n; at < end; at += LB_BLOCK) {
+        int here = end - at < LB_BLOCK ? (int)(end - at) : LB_BLOCK;
+        if (in->kind >= LB_SUMS) {
+            lb_put_words(to, x + at, here);
+        } else if (in->kind == LB_PLANES && out->kind == LB_PLANES) {
+            uint32_t planes[8];
+            for (int i = 0; i < in->bits; i++) planes[i] = lb_bits(x + (uint32_t)i * in->plane_words, at, here);
+            lb_put_planes(out, to, planes, here);
+        } else {
+            uint8_t levels[LB_BLOCK];
+            for (int i = 0; i < here; i++) levels[i] = lb_level(in, x, at + (uint32_t)i);
+            lb_put_levels(out, to, levels, here);
+        }
+    }
+}
+
+/* Append n times a level, or a word of floats. */
+static void append_fill(const lb_value *out, lb_cursor *to, uint32_t fill, uint32_t n) {
+    for (uint32_t at = 0; at < n; at += LB_BLOCK) {
+        int here = n - at < LB_BLOCK ? (int)(n - at) : LB_BLOCK;
+        uint32_t words[LB_BLOCK];
+        uint8_t levels[LB_BLOCK];
+        for (int i = 0; i < here; i++) words[i] = fill, levels[i] = (uint8_t)fill;
+        if (out->kind >= LB_SUMS)
+            lb_put_words(to, words, here);
+        else
+            lb_put_levels(out, to, levels, here);
+    }
+}
+
+void lb_pad(const lb_window *w, const lb_value *in, const lb_value *out, uint32_t fill, const uint32_t *x, uint32_t *to) {
+    lb_cursor cursor = {to, 0};
+    uint32_t channels = (uint32_t)w->channels, row = channels * (uint32_t)w->size[1], left = channels * (uint32_t)-w->start[1],
+             right = channels * (uint32_t)w->out[1] - left - row;
+    for (int32_t oy = 0; oy < w->out[0]; oy++) {
+        int32_t y = oy + w->start[0];
+        if (y < 0 || y >= w->size[0]) {
+            append_fill(out, &cursor, fill, left + row + right);
+            continue;
+        }
+        append_fill(out, &cursor, fill, left);
+        append(in, out, &cursor, x, (uint32_t)y * row, row);
+        append_fill(out, &cursor, fill, right);
+    }
+}
+
+void lb_concat(const lb_part *parts, int count, const lb_value *out, const uint32_t *const *x, uint32_t *to, uint32_t pixels) {
+    lb_cursor cursor = {to, 0};
+    for (uint32_t p = 0; p < pixels; p++)
+        for (int k = 0; k < count; k++) append(&parts[k].value, out, &cursor, x[k], p * parts[k].channels, parts[k].channels);
 }

@@ -80,6 +80,23 @@ void lb_chain_to_codes(const lb_stage *stage, lb_cursor *to, const uint32_t *row
     lb_put_levels(&stage->out, to, levels, n);
 }
 
+/* The nearest power of two by logarithm: adding what the mantissa of sqrt(2) lacks to 2 carries into the exponent. NaN is low. */
+void lb_chain_to_powers(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
+    float x[LB_BLOCK];
+    uint8_t levels[LB_BLOCK];
+    run_steps(stage, x, row, c, n);
+    for (int i = 0; i < n; i++) {
+        uint32_t word = lb_as_word(x[i]), size = word & 0x7fffffffu;
+        int exponent = (int)((size + (0x00800000u - 0x003504f3u)) >> 23) - 127;
+        int32_t code = exponent < 0 ? 0 : exponent > 6 ? stage->high : (int32_t)1 << exponent;
+        if (code > stage->high) code = stage->high;
+        if (word >> 31) code = -code;
+        if (size > 0x7f800000u) code = stage->low;
+        levels[i] = (uint8_t)(code - stage->low);
+    }
+    lb_put_levels(&stage->out, to, levels, n);
+}
+
 void lb_chain_to_sign(const lb_stage *stage, lb_cursor *to, const uint32_t *row, int c, int n) {
     float x[LB_BLOCK];
     uint8_t levels[LB_BLOCK];

@@ -50,4 +50,19 @@ void add_training(nb::module_ &parent) {
         job.out = at<float>(out), job.sums = at<double>(sums), job.lo = lo, job.hi = hi;
         run(LB_TRAIN_ROUND_BACK, job, isa, threads);
     });
+    m.def("expand", [](uintptr_t codes, bool is_unsigned, uintptr_t step, int64_t step_stride, uintptr_t out, int64_t count,
+                       int64_t columns, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.codes = at<void>(codes), job.codes_unsigned = is_unsigned;
+        job.step = at<float>(step), job.step_stride = step_stride, job.out = at<float>(out);
+        run(LB_TRAIN_EXPAND, job, isa, threads);
+    });
+    m.def("scale_back", [](uintptr_t g, uintptr_t codes, bool is_unsigned, uintptr_t step, int64_t step_stride, uintptr_t sums,
+                           int64_t count, int64_t columns, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.g = at<float>(g), job.out = at<float>(g), job.codes = at<void>(codes),
+        job.codes_unsigned = is_unsigned;
+        job.step = at<float>(step), job.step_stride = step_stride, job.sums = at<double>(sums);
+        run(LB_TRAIN_SCALE_BACK, job, isa, threads);
+    });
 }

@@ -92,6 +92,30 @@ static void one_size(int64_t count, int64_t columns, int per_row, lb_isa isa, in
         same &= fabs(sums[r] - sum) <= 2e-6 * size;
     }
     check(same, "round_back", isa, count);
+
+    int8_t *codes = (int8_t *)ends[4] - count;
+    for (int64_t i = 0; i < count; i++) codes[i] = (int8_t)(rand() % 256 - 128);
+    job.codes = codes;
+    for (int is_unsigned = 0; is_unsigned < 2; is_unsigned++) {
+        job.codes_unsigned = is_unsigned;
+        lb_training_run(LB_TRAIN_EXPAND, &job, isa, threads);
+        same = 1;
+        for (int64_t i = 0; i < count; i++)
+            same &= out[i] == (float)(is_unsigned ? (uint8_t)codes[i] : codes[i]) * step[per_row ? i / columns : 0];
+        check(same, "expand", isa, count);
+        lb_training_run(LB_TRAIN_SCALE_BACK, &job, isa, threads);
+        same = 1;
+        for (int64_t r = 0; r < rows; r++) {
+            double sum = 0, size = 0;
+            for (int64_t i = r * columns; i < count && i < (r + 1) * columns; i++) {
+                double term = (double)g[i] * (is_unsigned ? (uint8_t)codes[i] : codes[i]);
+                same &= out[i] == g[i] * step[per_row ? r : 0];
+                sum += term, size += fabs(term);
+            }
+            same &= fabs(sums[r] - sum) <= 2e-6 * size;
+        }
+        check(same, "scale_back", isa, count);
+    }
     free(sums);
 }
 

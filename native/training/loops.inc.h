@@ -103,7 +103,8 @@ static void round_codes(const lb_training *job, int64_t from, int64_t to) {
 typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t choice __attribute__((vector_size(64)));
 
-static inline lanes where(choice mask, lanes value) { return (lanes)((choice)value & mask); }
+/* A macro, for a function that returned a vector would have an ABI of its own on each instruction set. */
+#define WHERE(mask, value) ((lanes)((choice)(value) & (mask)))
 
 static void round_back(const lb_training *job, int64_t from, int64_t to) {
     enum { LANES = 16, BLOCK = 2048 };
@@ -119,8 +120,8 @@ static void round_back(const lb_training *job, int64_t from, int64_t to) {
             for (int64_t i = 0; i < whole; i += LANES) {
                 lanes v = *(const lanes *)(x + i) / w.step, grad = *(const lanes *)(g + i);
                 choice in = (v >= lo) & (v <= hi);
-                *(lanes *)(out + i) = where(in, grad / w.step);
-                total += where(in, grad * v);
+                *(lanes *)(out + i) = WHERE(in, grad / w.step);
+                total += WHERE(in, grad * v);
             }
             memcpy(terms, &total, sizeof terms);
             for (int64_t i = whole; i < n; i++) {
@@ -135,4 +136,50 @@ static void round_back(const lb_training *job, int64_t from, int64_t to) {
     }
 }
 
-const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign, inside, round_codes, masked, round_back};
+static void expand(const lb_training *job, int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r++) {
+        row w = row_of(job, r);
+        const int8_t *restrict s = (const int8_t *)job->codes + w.at;
+        const uint8_t *restrict u = (const uint8_t *)job->codes + w.at;
+        float *restrict out = job->out + w.at;
+        if (job->codes_unsigned)
+            for (int64_t i = 0; i < w.n; i++) out[i] = (float)u[i] * w.step;
+        else
+            for (int64_t i = 0; i < w.n; i++) out[i] = (float)s[i] * w.step;
+    }
+}
+
+static void scale_back(const lb_training *job, int64_t from, int64_t to) {
+    enum { LANES = 16, BLOCK = 2048 };
+    for (int64_t r = from; r < to; r++) {
+        row w = row_of(job, r);
+        const int8_t *s = (const int8_t *)job->codes + w.at;
+        const uint8_t *u = (const uint8_t *)job->codes + w.at;
+        const float *g = job->g + w.at;
+        float *out = job->out + w.at;
+        double sum = 0.0;
+        for (int64_t b = 0; b < w.n; b += BLOCK) {
+            int64_t n = w.n - b < BLOCK ? w.n - b : BLOCK;
+            float codes[BLOCK], terms[LANES];
+            lanes total = {0.0f};
+            if (job->codes_unsigned)
+                for (int64_t i = 0; i < n; i++) codes[i] = u[b + i];
+            else
+                for (int64_t i = 0; i < n; i++) codes[i] = s[b + i];
+            for (int64_t i = 0; i + LANES <= n; i += LANES) {
+                lanes grad = *(const lanes *)(g + b + i);
+                total += grad * *(const lanes *)(codes + i);
+                *(lanes *)(out + b + i) = grad * w.step;
+            }
+            memcpy(terms, &total, sizeof terms);
+            for (int64_t i = n - n % LANES; i < n; i++) {
+                terms[i % LANES] += g[b + i] * codes[i];
+                out[b + i] = g[b + i] * w.step;
+            }
+            for (int k = 0; k < LANES; k++) sum += terms[k];
+        }
+        job->sums[r] = sum;
+    }
+}
+
+const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign, inside, round_codes, masked, round_back, expand, scale_back};

@@ -23,7 +23,9 @@ typedef struct {
     float slope;            /* of a masked gradient                                              */
     float *out;             /* codes, or the gradient of x                                       */
     uint8_t *out_mask;      /* whole bytes are written; bits beyond the last element are zero    */
-    double *sums;           /* one a row                                                         */
+    const void *codes;      /* a byte each, signed or not */
+    int codes_unsigned;
+    double *sums; /* one a row                                                         */
 } lb_training;
 
 typedef enum {
@@ -32,6 +34,8 @@ typedef enum {
     LB_TRAIN_ROUND,      /* out = rint(clamp(x / step, lo, hi)), half to even; NaN stays                        */
     LB_TRAIN_MASKED,     /* out = mask ? g * slope : 0                                                          */
     LB_TRAIN_ROUND_BACK, /* v = x / step: out = lo <= v <= hi ? g / step : 0; sums[row] = sum of g * v inside   */
+    LB_TRAIN_EXPAND,     /* out = codes * step                                                                  */
+    LB_TRAIN_SCALE_BACK, /* sums[row] = sum of g * codes; out = g * step. out may be g                          */
     LB_TRAIN_KINDS
 } lb_training_kind;
 

@@ -75,3 +75,11 @@ class training:  # a module inside this one (native/python/training.cpp)
         threads: int,
         /,
     ) -> None: ...
+    @staticmethod
+    def expand(
+        codes: int, is_unsigned: bool, step: int, step_stride: int, out: int, count: int, columns: int, isa: int, threads: int, /
+    ) -> None: ...
+    @staticmethod
+    def scale_back(
+        g: int, codes: int, is_unsigned: bool, step: int, step_stride: int, sums: int, count: int, columns: int, isa: int, threads: int, /
+    ) -> None: ...

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import lobit
+from lobit.quantizers import registry
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -21,7 +22,7 @@ BLOCKS = [
     )
 ]
 PUBLIC = ["quantizers", "nn", "models", "recipes", "training", "data", "capture", "runtime", "format"]
-TORCHS_OWN = {"Flatten", "Hardtanh", "MaxPool2d", "ReLU"}
+TORCHS_OWN = {"Flatten", "Hardtanh", "MaxPool2d", "PReLU", "ReLU"}
 ELSEWHERE = {"paper", "small", "DATA_SETS", "PLACES"}  # modules whose nets the registry lists; tables
 
 
@@ -30,8 +31,16 @@ def test_python_of_the_pages_runs_and_prints_what_they_show(
     block: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))  # a page may add a quantizer
     exec(compile(block, "page", "exec"), {})
     assert not shown or capsys.readouterr().out == shown
+
+
+def test_the_quantizer_of_the_tutorial_has_no_more_than_twenty_lines() -> None:
+    block = next(parameter.values[0] for parameter in BLOCKS if "@Q.register" in str(parameter.values[0]))
+    lines = [line for line in str(block).split("\n\n\n")[1].splitlines() if line.strip()]
+    assert lines[0].startswith("@Q.register")
+    assert len(lines) <= 20
 
 
 def test_the_pages_have_python_that_is_run() -> None:

@@ -1,4 +1,4 @@
-"""PReLU and RPReLU: the formula and its gradient in float64 numpy, and the exact steps of eval."""
+"""RPReLU: the formula and its gradient in float64 numpy, and the exact steps of eval."""
 
 from __future__ import annotations
 

@@ -17,13 +17,19 @@ CASES = [
     (Convolution((1, 2), (1, 0), (2, 1), 1), (3, 4, 9, 8), (6, 4, 3, 2)),
     (Convolution((1, 1), (1, 1), (1, 1), 4), (3, 4, 6, 6), (4, 1, 3, 3)),
     (Convolution((2, 1, 1), (1, 1, 1), (1, 1, 1), 2), (2, 4, 5, 4, 4), (6, 2, 3, 3, 3)),
+    (Convolution((2,), (1,), (1,), 1, True, (1,)), (3, 4, 5), (6, 4, 3)),
+    (Convolution((2, 1), (1, 0), (1, 2), 2, True, (1, 0)), (3, 4, 5, 6), (6, 2, 3, 2)),
+    (Convolution((1, 2, 1), (0, 1, 0), (1, 1, 1), 4, True, (0, 1, 0)), (2, 4, 2, 3, 2), (4, 1, 2, 3, 1)),
 ]
 
 
 def plain(x, weight, scale, bias, how):
     if how == "linear":
         return F.linear(x, weight) * scale + bias
-    y = torch.convolution(x, weight, None, how.stride, how.padding, how.dilation, False, (0,) * len(how.stride), how.groups)
+    if how.transposed:  # weights lie as (I, O / groups, ..) there
+        weight = torch.cat([part.transpose(0, 1) for part in weight.chunk(how.groups)])
+    extra = how.output_padding if how.transposed else (0,) * len(how.stride)
+    y = torch.convolution(x, weight, None, how.stride, how.padding, how.dilation, how.transposed, extra, how.groups)
     shape = (-1, *[1] * len(how.stride))
     return y * scale.reshape(shape) + bias.reshape(shape)
 

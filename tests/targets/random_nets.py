@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lobit.bits import Alphabet, CodeType
 from lobit.format import Constant, Graph
-from lobit.format.geometry import window_of
+from lobit.format.geometry import image_size, window_of
 from tests.runtime.nets import INPUT_CODES, WEIGHT_CODES, Net
 
 THRESHOLD_CODES = [
@@ -83,7 +84,8 @@ class Builder:
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self.flat = self.rng.random() < 0.2
-        shape = (int(pick(self.rng, [1, 2, 3, 8, 33])), *(() if self.flat else tuple(int(n) for n in self.rng.integers(1, 10, 2))))
+        axes = 0 if self.flat else 1 if self.rng.random() < 0.2 else 2
+        shape = (int(pick(self.rng, [1, 2, 3, 8, 33])), *(int(n) for n in self.rng.integers(1, 10, axes)))
         self.net = Net(seed, x=shape)
         self.at = "x"
         self.made: list[str] = []
@@ -120,9 +122,11 @@ class Builder:
 
     def from_floats(self) -> str | None:
         shape, draw = self.shape(), self.rng.random()
-        if len(shape) == 3 and draw < 0.2:
+        if self.rng.random() < 0.2:
+            return self.move()
+        if len(shape) > 1 and draw < 0.2:
             return self.pool()
-        if len(shape) == 3 and draw < 0.3 and self.net.nodes:
+        if len(shape) > 1 and draw < 0.3 and self.net.nodes:
             return self.net.node("flatten", (self.at,))
         if draw < 0.4 and self.net.nodes:
             twice = self.net.chain(self.at, ("mul", self.operand(shape[0])))
@@ -131,7 +135,7 @@ class Builder:
 
     def from_sums(self) -> str | None:
         shape, draw = self.shape(), self.rng.random()
-        if len(shape) == 3 and draw < 0.35:
+        if len(shape) > 1 and draw < 0.35:
             pooled = self.max_pool()
             if pooled is not None:
                 return pooled
@@ -144,6 +148,8 @@ class Builder:
     def from_codes(self) -> str | None:
         shape, draw, kind = self.shape(), self.rng.random(), self.net.kind(self.at)
         weight = pick(self.rng, WEIGHT_CODES)
+        if self.rng.random() < 0.2:
+            return self.move()
         if len(shape) == 1:
             if draw < 0.15:
                 return self.net.chain(self.at, "to_float", *self.steps(shape[0]))
@@ -155,25 +161,47 @@ class Builder:
         if draw < 0.35:
             return self.net.chain(self.at, "to_float", *self.steps(shape[0]))
         assert kind.code is not None
-        settings = window(self.rng, shape[1:])
+        settings = self.window()
         kernel = settings.pop("kernel")
         groups = int(pick(self.rng, [g for g in (1, 1, 2, shape[0]) if shape[0] % g == 0]))
         outputs = groups * int(self.rng.integers(1, max(2, 36 // groups)))
         return self.net.conv(self.at, self.net.weight(weight, outputs, shape[0] // groups, *kernel), groups=groups, **settings)
 
+    def window(self) -> dict[str, Any]:
+        """A window that fits the value; along a row it has one row."""
+        shape = self.shape()
+        if len(shape) == 3:
+            return window(self.rng, shape[1:])
+        settings = window(self.rng, (9, shape[1]))
+        _, left, _, right = settings["padding"]
+        return settings | {"kernel": [1, settings["kernel"][1]], "padding": [0, left, 0, right]}
+
+    def move(self) -> str | None:
+        """Padding, or values side by side: this one and others that are alike."""
+        shape, kind = self.shape(), self.net.kind(self.at) if self.net.nodes else None
+        if len(shape) > 1 and self.rng.random() < 0.5:
+            sides = self.rng.integers(0, 3, 4) * ([1, 1, 1, 1] if len(shape) == 3 else [0, 1, 0, 1])
+            value = pick(self.rng, kind.code.levels) if kind is not None and kind.code else float(self.rng.normal())
+            return self.net.pad(self.at, sides.tolist(), value)
+        if kind is None:
+            return None
+        alike = [name for name in self.made if replace(self.net.kind(name), shape=(shape[0], *self.net.kind(name).shape[1:])) == kind]
+        parts = [pick(self.rng, alike) for _ in range(self.rng.integers(1, 3))]
+        return self.net.node("concat", (*parts, self.at)) if sum(self.net.kind(name).shape[0] for name in parts) < 200 else None
+
     def pool(self) -> str | None:
         if self.rng.random() < 0.5:
             return self.max_pool()
-        settings = window(self.rng, self.shape()[1:])
+        settings = self.window()
         return self.net.pool("avg_pool2d", self.at, settings["kernel"], settings["stride"], settings["padding"])
 
     def max_pool(self) -> str | None:
         for _ in range(20):
-            settings = window(self.rng, self.shape()[1:])
+            settings = self.window()
             if self.rng.random() < 0.5:
                 settings |= {"stride": settings["kernel"], "dilation": [1, 1]}
             try:
-                fits = window_of(settings).always_meets(self.shape()[1:])
+                fits = window_of(settings).always_meets(image_size(self.shape()))
             except ValueError:
                 continue
             if fits:

@@ -95,6 +95,13 @@ SPECIAL = [
     -3e38,
     127.5,
     128.5,
+    *(
+        sign * float(np.nextafter(np.float32(end * 2.0**e), np.float32(to)))
+        for sign in (1, -1)
+        for e in range(-2, 8)
+        for end in (1, 2**0.5)
+        for to in (0, 1e9)
+    ),
 ]
 
 
@@ -116,7 +123,7 @@ def test_chains_as_long_as_a_file_may_have(steps: int, tmp_path: Path) -> None:
 
 def test_a_nan_of_the_networks_own_arithmetic_is_the_lowest_code(tmp_path: Path) -> None:
     need("gcc")
-    codes = [CodeType("unsigned", 3), CodeType("signed", 8), CodeType("odd", 1)]
+    codes = [CodeType("unsigned", 3), CodeType("signed", 8), CodeType("odd", 1), CodeType("log2", 3)]
     net = Net(0, x=(2, 1, 2))
     infinite = net.chain("x", ("mul", 3e38), ("mul", 10.0))
     nan = net.node("add", (infinite, net.chain(infinite, ("mul", -1.0))))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lobit.capture.builder import Layer
 from lobit.capture.capture import Captured, capture
-from lobit.capture.trace import Example, as_tuple
+from lobit.capture.trace import Example, checked_inputs
 from lobit.capture.verify import VerifyReport, run_model, verify
 from lobit.errors import ExportError
 from lobit.format import About, file_bytes
@@ -81,7 +81,7 @@ def export(
     ShapeError
         For an example of a wrong dtype or shape.
     """
-    inputs = as_tuple(example)
+    inputs = checked_inputs(model, example)
     check_target(path)
     captured = capture(model, inputs)
     inexact = [layer for layer in captured.layers if layer.inexact and layer.causes_it]

@@ -14,7 +14,7 @@ from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.capture.builder import GraphBuilder, Value
 from lobit.capture.opaque import layer_class
-from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs
+from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs, lifted
 from lobit.errors import ConfigError, ExportError
 from lobit.format import Constant
 from lobit.format.geometry import image_size
@@ -47,7 +47,7 @@ def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, 
     assert layer.input_quantizer is not None
     weight = layer.quantized_weight()
     assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
-    codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+    codes = _input_codes(builder, path, layer, x, attrs)
     constant = Constant.from_codes(integers(two_axes(weight.codes)), layer.weight_quantizer.code_type)
     name = builder.unique(path)
     sums = builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{path}.sum")
@@ -62,7 +62,7 @@ def _float_product(
 ) -> Value:
     """One side is float: the product runs in float, on the values that the codes of the other side stand for."""
     if layer.input_quantizer is not None:
-        codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+        codes = _input_codes(builder, path, layer, x, attrs)
         zero = [("sub", "zero", float(layer.input_quantizer.zero))] if layer.input_quantizer.zero else []
         x = builder.chain(
             f"{path}.values", codes, [("to_float",), *zero, ("mul", "scale", floats(activation_scale(layer.input_quantizer)))]
@@ -99,6 +99,21 @@ def quantize(builder: GraphBuilder, name: str, quantizer: ActivationQuantizer, x
     return builder.chain(name, x, steps, quantizer.code_type, quantizer.zero)
 
 
+def _input_codes(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, attrs: dict[str, Any]) -> Value:
+    """The codes of a layer's input; a padding value makes a border of its own, and nothing is left to pad in ``attrs``."""
+    assert layer.input_quantizer is not None
+    codes = quantize(builder, f"{path}.input", layer.input_quantizer, x)
+    value = getattr(layer, "padding_value", 0)
+    if not value or not any(attrs["padding"]):
+        return codes
+    top, left, bottom, right = attrs["padding"]
+    height, width = image_size(x.shape)
+    size = (height + top + bottom, width + left + right)[3 - len(x.shape) :]
+    attrs["padding"] = [0, 0, 0, 0]
+    pads = {"padding": [top, left, bottom, right], "value": value}
+    return builder.node("pad2d", builder.unique(f"{path}.padded"), [codes], (x.shape[0], *size), pads)
+
+
 def activation_scale(quantizer: ActivationQuantizer) -> Tensor:
     """The scale of an activation quantizer in eval, which does not depend on the input."""
     scale: Tensor = quantizer(torch.zeros(1)).scale
@@ -122,13 +137,34 @@ def _batch_norm(builder: GraphBuilder, path: str, layer: lnn.BatchNorm2d, x: Val
     return y
 
 
-def _avg_pool(builder: GraphBuilder, path: str, layer: lnn.AvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
-    given = (layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
-    return _pool(builder, path, x, shape, avg_pool_attrs(*given))
+def _rprelu(builder: GraphBuilder, path: str, layer: lnn.RPReLU, x: Value, shape: tuple[int, ...]) -> Value:
+    """Both sides of the kink, one of which is zero before ``zeta`` is added, so that their sum rounds as PyTorch's one sum does."""
+    shift, zero = ("sub", "gamma", floats(layer.gamma)), ("zero", 0.0)
+    above = builder.chain(f"{path}.above", x, [shift, ("max", *zero), ("add", "zeta", floats(layer.zeta))])
+    below = builder.chain(f"{path}.below", x, [shift, ("min", *zero), ("mul", "beta", floats(layer.beta))])
+    y = builder.node("add", builder.unique(path), [above, below], shape)
+    builder.layer(y.name, "rprelu", "", x, None)
+    return y
 
 
-def _adaptive_avg_pool(builder: GraphBuilder, path: str, layer: lnn.AdaptiveAvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
-    return _pool(builder, path, x, shape, adaptive_pool_attrs(image_size(x.shape), layer.output_size))
+def _avg_pool(builder: GraphBuilder, path: str, layer: Any, x: Value, shape: tuple[int, ...]) -> Value:
+    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+    if isinstance(layer, nn.AvgPool1d):
+        kernel, stride, padding = lifted(kernel, 1), lifted(stride, 1), lifted(padding, 0)
+    given = (layer.ceil_mode, layer.count_include_pad, layer.divisor_override)
+    return _pool(builder, path, x, shape, avg_pool_attrs(kernel, stride, padding, *given))
+
+
+def _adaptive_avg_pool(builder: GraphBuilder, path: str, layer: Any, x: Value, shape: tuple[int, ...]) -> Value:
+    size = layer.output_size
+    if isinstance(layer, nn.AdaptiveAvgPool1d):
+        size = (1, size[0] if isinstance(size, (tuple, list)) else size)
+    return _pool(builder, path, x, shape, adaptive_pool_attrs(image_size(x.shape), size))
+
+
+def _global_avg_pool(builder: GraphBuilder, path: str, layer: lnn.GlobalAvgPool2d, x: Value, shape: tuple[int, ...]) -> Value:
+    y = _pool(builder, path, x, (*shape, 1, 1), adaptive_pool_attrs(image_size(x.shape), 1))
+    return builder.node("flatten", builder.unique(f"{path}.flat"), [y], shape)
 
 
 def _pool(builder: GraphBuilder, path: str, x: Value, shape: tuple[int, ...], attrs: dict[str, Any]) -> Value:
@@ -167,9 +203,14 @@ def elements(shape: Sequence[int]) -> int:
 
 LAYERS: dict[type[nn.Module], Emit] = {
     lnn.Linear: _product,
+    lnn.Conv1d: _product,
     lnn.Conv2d: _product,
     lnn.BatchNorm1d: _batch_norm,
     lnn.BatchNorm2d: _batch_norm,
+    lnn.RPReLU: _rprelu,
+    lnn.AvgPool1d: _avg_pool,
     lnn.AvgPool2d: _avg_pool,
+    lnn.AdaptiveAvgPool1d: _adaptive_avg_pool,
     lnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
+    lnn.GlobalAvgPool2d: _global_avg_pool,
 }

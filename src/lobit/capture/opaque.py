@@ -17,25 +17,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lobit import nn as lnn
+from lobit.capture.refused import refuse, why_refused
 
 Shape = Callable[[Any, Tensor], Tensor]
 _layers: ContextVar[Mapping[str, nn.Module]] = ContextVar("lobit_opaque_layers")
 
 
-def _conv_shape(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    return F.conv2d(x, x.new_empty(layer.weight.shape), None, layer.stride, layer.padding, layer.dilation, layer.groups)
+def _product_shape(layer: lnn.QuantizedLayer, x: Tensor) -> Tensor:
+    return layer.product(layer.pad(x), x.new_empty(layer.weight.shape))
 
 
-def _linear_shape(layer: nn.Linear, x: Tensor) -> Tensor:
-    return F.linear(x, x.new_empty(layer.weight.shape))
+def _avg_shape(layer: Any, x: Tensor) -> Tensor:
+    pool = F.avg_pool1d if isinstance(layer, nn.AvgPool1d) else F.avg_pool2d
+    return pool(x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
 
 
-def _avg_shape(layer: nn.AvgPool2d, x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+def _adaptive_shape(layer: Any, x: Tensor) -> Tensor:
+    pool = F.adaptive_avg_pool1d if isinstance(layer, nn.AdaptiveAvgPool1d) else F.adaptive_avg_pool2d
+    return pool(x, layer.output_size)
 
 
-def _adaptive_shape(layer: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    return F.adaptive_avg_pool2d(x, layer.output_size)
+def _global_shape(layer: nn.Module, x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[:-2])
 
 
 def _same_shape(layer: nn.Module, x: Tensor) -> Tensor:
@@ -43,12 +46,17 @@ def _same_shape(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 OPAQUE: dict[type[nn.Module], Shape] = {
-    lnn.Linear: _linear_shape,
-    lnn.Conv2d: _conv_shape,
+    lnn.Linear: _product_shape,
+    lnn.Conv1d: _product_shape,
+    lnn.Conv2d: _product_shape,
     lnn.BatchNorm1d: _same_shape,
     lnn.BatchNorm2d: _same_shape,
+    lnn.RPReLU: _same_shape,
+    lnn.AvgPool1d: _avg_shape,
     lnn.AvgPool2d: _avg_shape,
+    lnn.AdaptiveAvgPool1d: _adaptive_shape,
     lnn.AdaptiveAvgPool2d: _adaptive_shape,
+    lnn.GlobalAvgPool2d: _global_shape,
 }
 """The classes that stay whole, with the operation of PyTorch that has their output shape."""
 
@@ -78,10 +86,10 @@ def is_opaque(module: nn.Module) -> bool:
     """
     if not isinstance(module, tuple(OPAQUE)) or "forward" in vars(module) or type(module).forward is not layer_class(module).forward:
         return False
-    return not isinstance(module, (lnn.Linear, lnn.Conv2d)) or has_quantizer(module)
+    return not isinstance(module, lnn.QuantizedLayer) or has_quantizer(module)
 
 
-def has_quantizer(module: nn.Module) -> bool:
+def has_quantizer(module: lnn.QuantizedLayer) -> bool:
     """Whether a lobit linear or conv layer quantizes its weights or its input."""
     return module.weight_quantizer is not None or module.input_quantizer is not None
 
@@ -90,16 +98,20 @@ def has_quantizer(module: nn.Module) -> bool:
 def opaque_layers(model: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
     """Make every lobit layer of a model opaque while the block runs; yields the layers by path.
 
-    Forwards are restored whatever happens.
+    One that has no place in a file refuses to run, by name. Forwards are restored whatever happens.
     """
-    layers = {path: module for path, module in model.named_modules() if is_opaque(module)}
+    modules = dict(model.named_modules())
+    layers = {path: module for path, module in modules.items() if is_opaque(module)}
+    refused = {path: module for path, module in modules.items() if why_refused(module) and "forward" not in vars(module)}
     token = _layers.set(layers)
     try:
         for path, layer in layers.items():
             vars(layer)["forward"] = partial(_call, path)
+        for path, layer in refused.items():
+            vars(layer)["forward"] = partial(refuse, path, layer)
         yield layers
     finally:
-        for layer in layers.values():
+        for layer in (*layers.values(), *refused.values()):
             vars(layer).pop("forward", None)
         _layers.reset(token)
 

@@ -16,6 +16,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 
 from lobit.capture.opaque import opaque_layers
+from lobit.capture.refused import refuse, why_refused
 from lobit.errors import ExportError, LobitError, ShapeError
 
 Example = Tensor | Sequence[Tensor]
@@ -57,6 +58,25 @@ def as_tuple(example: Example) -> tuple[Tensor, ...]:
         if not torch.isfinite(x).all():
             raise ShapeError(f"{what} holds values that are not finite; replace NaN and infinities")
     return tuple(inputs)
+
+
+def checked_inputs(model: nn.Module, example: Example) -> tuple[Tensor, ...]:
+    """The inputs of a model, as `as_tuple` checks them.
+
+    Raises
+    ------
+    ExportError
+        Where the example is none that a file takes because the model starts with a layer that a file has no place for.
+    ShapeError
+        Where it is none for another reason.
+    """
+    try:
+        return as_tuple(example)
+    except ShapeError:
+        for path, layer in model.named_modules() if isinstance(model, nn.Module) else ():
+            if why_refused(layer):
+                refuse(path, layer)
+        raise
 
 
 def check_model(model: nn.Module) -> None:
@@ -105,6 +125,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
         warnings.simplefilter("ignore")  # of torch's own machinery, none of them of use to the caller
         try:
             program = torch.export.export(model, batch, dynamic_shapes=_free_batch(model, batch), strict=False).run_decompositions({})
+        except ExportError:  # of a layer that has no place in a file
+            raise
         except Exception as error:  # torch.export raises whatever the model's code does
             raise ExportError(_why(error, len(batch[0]))) from error
     return Traced(program.graph, _user_inputs(program), _tensors(program), layers)

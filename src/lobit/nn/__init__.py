@@ -4,9 +4,9 @@ from lobit.extras import require
 
 require("lobit.nn", "torch")
 
-from torch.nn import Flatten, Hardtanh, MaxPool2d, ReLU
+from torch.nn import Flatten, Hardtanh, MaxPool2d, PReLU, ReLU
 
-from lobit.nn.activations import PReLU, RPReLU
+from lobit.nn.activations import RPReLU
 from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from lobit.nn.conv import Conv1d, Conv2d, Conv3d
 from lobit.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d

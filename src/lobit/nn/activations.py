@@ -1,4 +1,4 @@
-"""Activations with learned slopes, whose values are a few exact steps."""
+"""The activation with a learned kink and slope, in a few exact steps."""
 
 from __future__ import annotations
 
@@ -7,18 +7,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-
-class PReLU(nn.PReLU):
-    """`torch.nn.PReLU`, same state, in packed networks too: ``max(x, 0) + weight * min(x, 0)``.
-
-    One of the two terms is always 0, so the sum rounds nothing and the values are torch's.
-
-    Examples
-    --------
-    >>> PReLU(2, init=0.5)(torch.tensor([[-1.0, 3.0]])).tolist()
-    [[-0.5, 3.0]]
-    """
 
 
 class RPReLU(nn.Module):

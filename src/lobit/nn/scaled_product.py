@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lobit.quantizers import fused
+
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
@@ -60,20 +62,35 @@ class _ScaledProduct(torch.autograd.Function):
         kept_x, kept_weight, scale = ctx.saved_tensors
         need_x, need_weight, need_scale, need_bias = ctx.needs_input_grad[:4]
         grad = grad.to(ctx.dtype)
-        weight = kept_weight.to(torch.float32)
-        rows = None if scale is None else scale.reshape(-1, *[1] * (weight.ndim - 1))
-        scaled = weight if rows is None else weight * rows
-        x, raw = _backward(ctx.how, grad, kept_x.to(ctx.dtype), scaled.to(ctx.dtype), need_x, need_weight or need_scale)
+        rows = None if scale is None else scale.reshape(-1, *[1] * (kept_weight.ndim - 1))
+        weight = _expanded(kept_weight, rows).to(ctx.dtype)
+        back_x, raw = _backward(ctx.how, grad, _expanded(kept_x, None).to(ctx.dtype), weight, need_x, need_weight or need_scale)
         back_weight = back_scale = None
         if raw is not None:
-            raw = raw.float()
-            back_weight = (raw if rows is None else raw * rows) if need_weight else None
-            if need_scale and scale is not None:
-                sums = (raw * weight).flatten(1).sum(1)
-                back_scale = sums.reshape(scale.shape) if scale.numel() > 1 else sums.sum().reshape(scale.shape)
+            back_weight, sums = _weight_gradient(raw.float(), kept_weight, rows, need_scale)
+            back_scale = None if scale is None or sums is None else sums.reshape(scale.shape)
         others = [axis for axis in range(grad.ndim) if axis != (grad.ndim - 1 if ctx.how == "linear" else 1)]
         bias = grad.float().sum(others) if need_bias else None
-        return x, back_weight, back_scale, bias, None, None
+        return back_x, back_weight, back_scale, bias, None, None
+
+
+def _expanded(codes: Tensor, scale: Tensor | None) -> Tensor:
+    """Kept codes as float32, times their scale."""
+    if codes.device.type == "cpu" and codes.dtype in (torch.int8, torch.uint8) and fused.dense(codes) and fused.rows_of(codes, scale):
+        return fused.expand(codes, scale)
+    return codes.float() if scale is None else codes * scale
+
+
+def _weight_gradient(raw: Tensor, codes: Tensor, scale: Tensor | None, need_scale: bool) -> tuple[Tensor, Tensor | None]:
+    """``raw * scale``, and where they are asked for the sums of ``raw * codes`` of each scale; ``raw`` is overwritten."""
+    if scale is None:
+        return raw, None
+    if need_scale and fused.expandable(codes, raw) and fused.rows_of(codes, scale):
+        return raw, fused.scale_back_(raw, codes, scale)
+    sums = (raw * codes).flatten(1).sum(1) if need_scale else None
+    if sums is not None and scale.numel() == 1:
+        sums = sums.sum()
+    return raw.mul_(scale), sums
 
 
 def _along(values: Tensor, axes: int) -> Tensor:

@@ -25,7 +25,7 @@ from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.sign import MagnitudeSign, Sign, SignWeights, StochasticSign, sign, stochastic_sign
-from lobit.quantizers.straight_through import round_in_range, straight_through
+from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
 
 __all__ = [
     "LSQ",
@@ -70,6 +70,7 @@ __all__ = [
     "lsq",
     "names",
     "register",
+    "round_by_step",
     "round_in_range",
     "sign",
     "stochastic_sign",

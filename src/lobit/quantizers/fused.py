@@ -89,6 +89,32 @@ def round_back(x: Tensor, grad: Tensor, step: Tensor, lo: float, hi: float) -> t
     return out, (sums.reshape(step.shape) if stride else sums.sum().reshape(step.shape)).float()
 
 
+def expandable(codes: Tensor, like: Tensor) -> bool:
+    """Whether the loops read kept codes: bytes, in the order of memory of a tensor that is `usable`."""
+    return codes.dtype in (torch.int8, torch.uint8) and usable(like) and codes.stride() == like.stride()
+
+
+def expand(codes: Tensor, scale: Tensor | None) -> Tensor:
+    """``codes * scale`` in float32, of bytes; with one scale, or one for each of the first axis."""
+    out = torch.empty_like(codes, dtype=torch.float32)
+    address, stride = _step(scale)
+    unsigned = codes.dtype == torch.uint8
+    _native.training.expand(codes.data_ptr(), unsigned, address, stride, out.data_ptr(), codes.numel(), rows_of(codes, scale), *_where())
+    return out
+
+
+def scale_back_(grad: Tensor, codes: Tensor, scale: Tensor | None) -> Tensor:
+    """The sum of ``grad * codes``, of the shape of ``scale``; then ``grad <- grad * scale`` in place."""
+    columns = rows_of(codes, scale)
+    sums = torch.empty(-(-grad.numel() // columns), dtype=torch.float64)
+    address, stride = _step(scale)
+    unsigned = codes.dtype == torch.uint8
+    _native.training.scale_back(
+        grad.data_ptr(), codes.data_ptr(), unsigned, address, stride, sums.data_ptr(), grad.numel(), columns, *_where()
+    )
+    return sums.float() if stride else sums.sum().float()
+
+
 def _step(step: Tensor | None) -> tuple[int, int]:
     return (0, 0) if step is None else (step.data_ptr(), int(step.numel() > 1))
 

@@ -45,6 +45,10 @@ class Emitter:
                 return f"lb_average(&{window}, {call.node.attrs['divisor']}.0f, {{x0}}, {{to}});"
             case "add":
                 return f"lb_add_floats({{x0}}, {{x1}}, {{to}}, {call.makes.elements});"
+            case "pad2d":
+                return self.pad(call)
+            case "concat":
+                return self.concat(call)
             case _:
                 channels, pixels = call.reads[0].order
                 return f"lb_flatten(&{self.value(call.makes)}, {{x0}}, {{to}}, {channels}, {pixels});"
@@ -63,9 +67,9 @@ class Emitter:
         self.definitions.append(f"static const {kind} {name} = {{{body}}};\n")
         return name
 
-    def value(self, value: Value) -> str:
+    def value(self, value: Value, role: str = "value") -> str:
         """An ``lb_value``; returns its name."""
-        name = f"{self.prefix}_value"
+        name = f"{self.prefix}_{role}"
         self.definitions.append(f"static const lb_value {name} = {value.literal};\n")
         return name
 
@@ -83,6 +87,25 @@ class Emitter:
             start=_pair((-window.padding[0], -window.padding[1])),
             dilation=_pair(window.dilation),
         )
+
+    def pad(self, call: Call) -> str:
+        """Padding with a float, as its bits, or with the level of a code."""
+        x, made, value = call.reads[0], call.makes, call.node.attrs["value"]
+        field = None if made.type.code is None else Field.of(made.type.code)
+        fill = int(np.float32(value).view(np.uint32)) if field is None else (value - field.base) // field.spacing
+        window = self.window(self.program.window(call.node), x.type)
+        return f"lb_pad(&{window}, &{self.value(x)}, &{self.value(made, 'made')}, {fill:#x}, {{x0}}, {{to}});"
+
+    def concat(self, call: Call) -> str:
+        """Each part with its channels: all its elements where the value is a vector."""
+        vector = len(call.makes.type.shape) == 1
+        parts = [f"{{{x.literal}, {x.elements if vector else x.type.shape[0]}}}" for x in call.reads]
+        name = f"{self.prefix}_parts"
+        self.definitions.append(f"static const lb_part {name}[{len(parts)}] = {{{', '.join(parts)}}};\n")
+        reads = ", ".join(f"{{x{index}}}" for index in range(len(parts)))
+        pixels = 1 if vector else call.makes.order[1]
+        made = self.value(call.makes)
+        return f"lb_concat({name}, {len(parts)}, &{made}, (const uint32_t *const[]){{{{{reads}}}}}, {{to}}, {pixels});"
 
     def product(self, call: Call) -> str:
         """A linear layer or a convolution with what it takes in."""
@@ -168,6 +191,8 @@ class Emitter:
         code, zero = out.type.code, out.type.zero
         if code is None:
             return "lb_chain_to_floats", "&" + self.struct("lb_stage", "stage", **fields)
+        if code.alphabet is Alphabet.LOG2:
+            return "lb_chain_to_powers", "&" + self.struct("lb_stage", "stage", **fields, low=code.lo, high=code.hi)
         if code.alphabet is Alphabet.ODD:
             return "lb_chain_to_sign", "&" + self.struct("lb_stage", "stage", **fields)
         fields |= {"low": code.lo - zero, "high": code.hi - zero, "level": code.lo - Field.of(code).base}

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lobit.bits import Alphabet
 from lobit.errors import ExportError
 from lobit.format import Constant, Graph, Node, ValueType
 from lobit.format.geometry import Window, window_of
@@ -18,14 +19,15 @@ from lobit.targets.values import Value
 
 PRODUCTS = ("linear", "conv2d")
 STAGES = ("threshold", "chain")
-REFUSED = ("pad2d", "concat")
+MOVES = ("max_pool2d", "flatten", "pad2d", "concat")
+"""What passes codes on as they are."""
 
 
 @dataclass(slots=True)
 class Call:
     """One call of a loop: the node it belongs to, what it reads and makes, and the words of scratch it needs.
 
-    ``node`` is the product, stage, pool, add or flatten; ``pool`` and ``stage`` are what a product takes in.
+    ``node`` is the product, stage, pool, add or what moves values; ``pool`` and ``stage`` are what a product takes in.
     """
 
     node: Node
@@ -55,9 +57,9 @@ class Program:
         return self.graph.constants[node.constants[role]]
 
     def window(self, node: Node) -> Window:
-        """The window of a convolution or a pool."""
-        kernel = self.constant(node, "weight").shape[2:] if node.op == "conv2d" else node.attrs["kernel"]
-        return window_of({"dilation": [1, 1], **node.attrs, "kernel": list(kernel)})
+        """The window of a convolution, a pool or padding."""
+        kernel = self.constant(node, "weight").shape[2:] if node.op == "conv2d" else node.attrs.get("kernel", (1, 1))
+        return window_of({"dilation": [1, 1], "stride": [1, 1], **node.attrs, "kernel": list(kernel)})
 
 
 def lower(graph: Graph) -> Program:
@@ -69,8 +71,6 @@ def lower(graph: Graph) -> Program:
         For a float layer, by name.
     """
     for node in graph.nodes:
-        if node.op in REFUSED:
-            raise ExportError(f"{node.name!r} ({node.op}) cannot be exported as C yet; run the .lobit file, or build the model without it")
         if node.op.endswith("_f32"):
             raise ExportError(
                 f"layer {node.name!r} ({node.op}) computes in float32, which is not exact and has no place on a microcontroller; "
@@ -144,8 +144,10 @@ class _Lowering:
     def form(self, name: str, kind: ValueType, reads: list[Value], node: Node) -> str:
         if kind.code is None:
             return kind.kind
-        if node.op in ("max_pool2d", "flatten"):
-            return reads[0].form  # these move codes as they are
+        if kind.code.alphabet is Alphabet.LOG2:
+            return "bytes"
+        if node.op in MOVES:
+            return reads[0].form
         uses = [(weight.code, math.prod(weight.shape[1:])) for weight in self.weights_behind(name) if weight.code is not None]
         return cheaper_form(kind.code, uses)
 
@@ -154,7 +156,7 @@ class _Lowering:
         for reader in self.readers.get(name, []):
             if reader.op in PRODUCTS:
                 yield self.program.constant(reader, "weight")
-            elif reader.op in ("max_pool2d", "flatten"):
+            elif reader.op in MOVES:
                 yield from self.weights_behind(reader.output)
 
     def only_reader(self, node: Node) -> Node | None:

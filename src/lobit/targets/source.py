@@ -49,10 +49,11 @@ def make_source(program: Program, name: str) -> Source:
 
 
 def codes_entry(program: Program) -> Call | None:
-    """The call that turns the only input into codes, where there is just one: then the network can be given the codes."""
+    """The call that turns the only input into uniform codes, where there is just one: then the network can be given the codes."""
     first = [call for call in program.calls if any(x.external for x in call.reads)]
-    if len(program.inputs) == len(first) == 1 and first[0].makes.type.kind == "codes" and program.outputs != [first[0].makes]:
-        return first[0]
+    if len(program.inputs) == len(first) == 1 and program.outputs != [first[0].makes]:
+        code = first[0].makes.type.code
+        return first[0] if code is not None and code.alphabet is not Alphabet.LOG2 else None
     return None
 
 
