@@ -47,7 +47,7 @@ def paired(found: Tensor, before: Tensor, classes: Tensor) -> dict[str, Any]:
         "changed": int((ours != theirs).sum()),
         "mended": mended,
         "broken": broken,
-        "chance": round(Gain(mended, broken, len(classes)).chance, 4),
+        "chance": float(f"{Gain(mended, broken, len(classes)).chance:.2g}"),
         "within_the_ten": int((_of_ten(found) == classes).sum()),
     }
 
