@@ -57,6 +57,32 @@ def test_padding_with_another_value_and_the_same_layer_used_twice(tmp_path):
     assert sum(node.op == "pad2d" for node in graph.nodes) == 2
 
 
+class Inexact(nn.Module):
+    """A float layer ahead of padding that merges into the layer behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), lnn.Conv2d(4, 3, 3, padding=1, **EIGHT)
+
+    def forward(self, x):
+        return self.second(F.pad(self.first(x), (0, 2, 1, 0)))
+
+
+def test_codes_that_an_inexact_layer_moved_are_judged_without_the_merged_border(tmp_path):
+    model = settle(Inexact(), (3, 7, 6), 0)
+    x = torch.randn(8, 3, 7, 6)
+    export(model, x, tmp_path / "net.lobit")
+    assert [node.attrs["padding"] for node in load(tmp_path / "net.lobit").graph.nodes if node.op == "conv2d"] == [[2, 1, 1, 3]]
+    with torch.no_grad():
+        model.first.bias.add_(model.second.input_quantizer.step)  # every code moves, by one level
+    report = verify(model, tmp_path / "net.lobit", x)
+    assert not report.ok
+    (row,) = report.rows
+    assert row.compared == 8 * 4 * 5 * 4
+    assert row.moved > 0.8 * row.compared  # those at the ends of the range stay
+    assert row.far == 0
+
+
 class Twice(nn.Module):
     def __init__(self):
         super().__init__()

@@ -63,6 +63,7 @@ class Float(nn.Module):
         )
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same':UserWarning")
 def test_float_layers_and_all_reductions_of_one_axis_are_captured(tmp_path):
     model = Float().eval()
     x = torch.randn(7, 4, 21)

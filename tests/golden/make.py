@@ -60,7 +60,49 @@ def convnet() -> Graph:
     return check_graph(Graph(draft.inputs, nodes, ("y",), {**draft.constants, **head}, meta={"model": "golden convnet"}))
 
 
-GOLDEN: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet}
+def signal() -> Graph:
+    """Values of two axes, (C, L): padding of floats and of codes, activations that are powers of two, both pools, values side by side."""
+    rng = np.random.default_rng(13)
+    along = {"stride": [1, 2], "padding": [0, 2, 0, 0], "dilation": [1, 1], "groups": 1}
+    pool = {"kernel": [1, 2], "stride": [1, 2], "padding": [0, 1, 0, 0]}
+    rescale = [Step("to_float"), Step("mul", "a"), Step("add", "b")]
+    nodes = [
+        Node("pad2d", "frame", ("x",), "f0", {"padding": [0, 1, 0, 2], "value": 0.25}),
+        Node("chain", "quantize", ("f0",), "c0", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
+        Node("conv2d", "conv1", ("c0",), "s1", along, {"weight": "conv1.weight"}),
+        Node("chain", "act1", ("s1",), "c1", {"steps": rescale, "code": "log24", "zero": 0}, {"a": "act1.a", "b": "act1.b"}),
+        Node("pad2d", "edge", ("c1",), "c2", {"padding": [0, 0, 0, 3], "value": -4}),
+        Node("max_pool2d", "max", ("c2",), "c3", {**pool, "dilation": [1, 1]}),
+        Node("conv2d", "conv2", ("c3",), "s2", {**along, "stride": [1, 1]}, {"weight": "conv2.weight"}),
+        Node("chain", "norm2", ("s2",), "f2", {"steps": rescale, "code": None, "zero": 0}, {"a": "norm2.a", "b": "norm2.b"}),
+        Node("chain", "relu", ("f2",), "f3", {"steps": [Step("max", "low")], "code": None, "zero": 0}, {"low": "relu.low"}),
+        Node("concat", "join", ("f3", "f2", "f3"), "f4"),
+        Node("avg_pool2d", "avg", ("f4",), "f5", {**pool, "divisor": 2}),
+        Node("chain", "act2", ("f5",), "c4", {"steps": [Step("round")], "code": "log22", "zero": 0}),
+        Node("flatten", "flat", ("c4",), "c5"),
+        Node("linear", "head", ("c5",), "s3", {}, {"weight": "head.weight"}),
+        Node("chain", "logits", ("s3",), "y", {"steps": rescale, "code": None, "zero": 0}, {"a": "logits.a", "b": "logits.b"}),
+    ]
+    draft = Graph({"x": (3, 19)}, nodes[:-2], ("c5",), {
+        "quantize.k": floats([2.5, 4, 3]),
+        "conv1.weight": codes(rng, (33, 3, 1, 4), "signed3"),
+        "act1.a": floats(rng.normal(size=33) / 2),
+        "act1.b": floats(rng.normal(size=33)),
+        "conv2.weight": codes(rng, (5, 33, 1, 3), "log23"),
+        "norm2.a": floats(rng.normal(size=5) / 60),
+        "norm2.b": floats(rng.normal(size=5)),
+        "relu.low": floats([0]),
+    })  # fmt: skip
+    inputs = check_graph(draft).types["c5"].shape[0]
+    head = {
+        "head.weight": codes(rng, (6, inputs), "odd2"),
+        "logits.a": floats(rng.normal(size=6)),
+        "logits.b": floats(rng.normal(size=6)),
+    }
+    return check_graph(Graph(draft.inputs, nodes, ("y",), {**draft.constants, **head}, meta={"model": "golden signal"}))
+
+
+GOLDEN: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "signal": signal}
 
 
 def main() -> None:

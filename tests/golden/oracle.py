@@ -59,7 +59,17 @@ def _chain(graph: Graph, node: Node, x: Array) -> Array:
         return x
     if made.code.alphabet is Alphabet.ODD:
         return np.where(x >= 0, 1, -1)
+    if made.code.alphabet is Alphabet.LOG2:
+        root = np.float32(1.4142135)  # a power of two begins at the one before it, times the root of two
+        size = sum((np.abs(x) >= root * np.float32(p) / 2) * (p - p // 2) for p in made.code.levels if p > 0)
+        return np.asarray(np.where(x < 0, -size, size), np.int64)
     return np.clip(np.rint(x), made.code.lo - made.zero, made.code.hi - made.zero).astype(np.int64) + made.zero
+
+
+def _shape(graph: Graph, node: Node) -> tuple[int, int, int]:
+    """Of the output; ``(C, L)`` is ``(C, 1, L)``."""
+    channels, *size = graph.types[node.output].shape
+    return (channels, 1, size[0]) if len(size) == 1 else (channels, size[0], size[1])
 
 
 def _linear(graph: Graph, node: Node, x: Array) -> Array:
@@ -70,7 +80,7 @@ def _conv2d(graph: Graph, node: Node, x: Array) -> Array:
     weight, attrs = _constant(graph, node, "weight"), node.attrs
     top, left, bottom, right = attrs["padding"]
     padded = np.pad(_real(graph, node, x), ((0, 0), (0, 0), (top, bottom), (left, right)))
-    channels, height, width = graph.types[node.output].shape
+    channels, height, width = _shape(graph, node)
     out = np.zeros((len(x), channels, height, width), np.int64)
     per_group, inputs = channels // attrs["groups"], weight.shape[1]
     for o, i, j in np.ndindex(channels, height, width):
@@ -99,7 +109,7 @@ def _windows(graph: Graph, node: Node, x: Array, fill: Any) -> Array:
     attrs = node.attrs
     top, left, bottom, right = attrs["padding"]
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
-    _, height, width = graph.types[node.output].shape
+    _, height, width = _shape(graph, node)
     taps = []
     for a, b in np.ndindex(*attrs["kernel"]):
         i, j = a * attrs.get("dilation", (1, 1))[0], b * attrs.get("dilation", (1, 1))[1]
@@ -119,13 +129,27 @@ def _avg_pool2d(graph: Graph, node: Node, x: Array) -> Array:
     return total / np.float32(node.attrs["divisor"])
 
 
+def _pad2d(graph: Graph, node: Node, x: Array) -> Array:
+    top, left, _, _ = node.attrs["padding"]
+    out = np.full((len(x), *_shape(graph, node)), node.attrs["value"], x.dtype)
+    out[:, :, top : top + x.shape[2], left : left + x.shape[3]] = x
+    return out
+
+
+def _of_rows(operation: Callable[..., Array]) -> Callable[..., Array]:
+    """An operator on images that takes (N, C, L) as well."""
+    return lambda graph, node, x: operation(graph, node, x[:, :, None])[:, :, 0] if x.ndim == 3 else operation(graph, node, x)
+
+
 OPERATIONS: dict[str, Callable[..., Array]] = {
     "chain": _chain,
     "linear": _linear,
-    "conv2d": _conv2d,
+    "conv2d": _of_rows(_conv2d),
     "threshold": _threshold,
-    "max_pool2d": _max_pool2d,
-    "avg_pool2d": _avg_pool2d,
+    "max_pool2d": _of_rows(_max_pool2d),
+    "avg_pool2d": _of_rows(_avg_pool2d),
+    "pad2d": _of_rows(_pad2d),
+    "concat": lambda graph, node, *parts: np.concatenate(parts, axis=1),
     "add": lambda graph, node, a, b: a + b,
     "flatten": lambda graph, node, x: x.reshape(len(x), -1),
 }

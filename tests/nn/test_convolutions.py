@@ -17,6 +17,9 @@ from lobit import nn as lnn
 from lobit.errors import ConfigError, ShapeError
 from lobit.quantizers import GradientQuantizer, Quantized
 from tests.capture.oracle import activation_codes, weight_codes
+from tests.devices import DEVICES
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
 FAMILIES = [
     ("sign", "sign"),
@@ -123,6 +126,25 @@ def test_a_convolution_is_its_integer_sum_times_scale_plus_bias(made):
         if x.ndim > 3:
             np.testing.assert_array_equal(layer(x.to(memory_format=LAYOUTS[x.ndim - 2])).numpy(), expected)
         assert layer(x[:0]).shape == (0, *expected.shape[1:])
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("inputs", ["sign", None])
+def test_a_volume_of_one_channel_is_right_in_either_reading_of_its_strides(inputs, training):
+    """The sizes of a case where `torch.nn.functional.conv3d` itself leaves some outputs unset."""
+    torch.manual_seed(0)
+    layer = lnn.Conv3d(1, 2, (1, 2, 3), (1, 1, 2), weight_quantizer="sign", input_quantizer=inputs).train(training)
+    x = torch.randn(3, 1, 2, 3, 4)
+    y = layer(x)
+    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last_3d)), y, rtol=0, atol=0)
+    torch.testing.assert_close(layer.to(memory_format=torch.channels_last_3d)(x), y, rtol=0, atol=0)
+    expected = F.conv3d(
+        (x if inputs is None else torch.where(x >= 0, 1.0, -1.0)).double(),
+        torch.where(layer.weight >= 0, 1.0, -1.0).double(),
+        None,
+        (1, 1, 2),
+    )
+    torch.testing.assert_close(y.double(), expected + layer.bias.reshape(-1, 1, 1, 1), rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=60, deadline=None)
@@ -373,3 +395,18 @@ def test_the_gradient_of_the_sums_is_quantized(name):
     v = x.clone().requires_grad_()
     layer(v).sum().backward()
     assert v.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_layer_is_the_same_on_every_device(name, device):
+    layer, x = started(name)
+    results = []
+    for where in ("cpu", device):
+        other, v = copy.deepcopy(layer).to(where), x.to(where).requires_grad_()
+        y = other(v)
+        y.square().sum().backward()
+        with torch.no_grad():
+            results.append([other.eval()(x.to(where)), y.detach(), v.grad, *(p.grad for p in other.parameters() if p.grad is not None)])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-3, atol=1e-3)

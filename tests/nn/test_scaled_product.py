@@ -122,3 +122,19 @@ def test_an_empty_batch_has_zero_gradients():
     layer(torch.randn(3, 6))
     layer(torch.randn(0, 6, requires_grad=True)).sum().backward()
     assert not layer.weight.grad.any()
+
+
+def test_a_layer_of_float64_has_gradients_of_float64():
+    """Its step is a float64, which loops over float32 must not read."""
+    torch.manual_seed(0)
+    layer = lnn.Conv1d(1, 1, 2, bias=False, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 3})
+    x = torch.randn(4, 1, 5)
+    layer(x)
+    layer, a = layer.double(), x.double().requires_grad_()
+    layer(a).square().sum().backward()
+    found = [a.grad, layer.weight.grad, layer.weight_quantizer.step.grad]
+    b = x.double().requires_grad_()
+    layer.zero_grad()
+    F.conv1d(layer.input_quantizer(b).values(), layer.weight_quantizer(layer.weight).values()).square().sum().backward()
+    for ours, theirs in zip(found, (b.grad, layer.weight.grad, layer.weight_quantizer.step.grad), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)

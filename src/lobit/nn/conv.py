@@ -166,6 +166,20 @@ class Conv3d(ConvLayer, nn.Conv3d):
     channel_axis = -4
     convolve = staticmethod(F.conv3d)
 
+    def product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The convolution without a bias.
+
+        A tensor of one channel is contiguous and channels-last at once, and its strides may say either. Where they say channels-last, `torch.nn.functional.conv3d`
+        of PyTorch 2.13 leaves part of its output unset on some CPUs; so they are made to say the other.
+        """
+        if self.in_channels > 1:
+            return super().product(x, weight)
+        return super().product(*(tensor.reshape(-1).reshape(tensor.shape) for tensor in (x, weight)))
+
+    def linear_map(self, x: Tensor) -> Map | None:
+        """The convolution; of one channel `product` alone."""
+        return super().linear_map(x) if self.in_channels > 1 else None
+
 
 def check_padding_mode(mode: str, *quantizers: nn.Module | None) -> None:
     """Refuse quantizers on a convolution that pads with its own input.

@@ -136,7 +136,7 @@ class QuantizedLayer(nn.Module):
     def _keeps_codes(self, inputs: Quantized) -> bool:
         """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
         plain = inputs.offset is not None or self.gradient_quantizer is not None or torch.compiler.is_compiling()
-        return self.training and torch.is_grad_enabled() and not plain
+        return self.training and torch.is_grad_enabled() and self.weight.dtype == torch.float32 and not plain
 
     def _check_dtype(self) -> None:
         if self.weight.dtype in (torch.float16, torch.bfloat16):

@@ -97,7 +97,7 @@ def activation_codes(
     Parameters
     ----------
     session : Session
-    inputs : float32 ndarray of shape (N, C) or (N, C, H, W), or one for each input of the network
+    inputs : float32 ndarray of shape (N, C), (N, C, L) or (N, C, H, W), or one for each input of the network
         N of 0 gives histograms of nothing.
     batch_size : int
         How many samples run at once: codes of all layers are held for that many.
