@@ -200,3 +200,25 @@ def test_too_few_samples_and_labels_of_another_number_are_refused():
         layer_errors(net, x[:1])
     with pytest.raises(ShapeError, match="40 samples need"):
         layer_errors(net, x, torch.zeros(3, dtype=torch.int64))
+
+
+def test_every_kind_of_convolution_has_an_error_and_an_embedding_has_none():
+    """Transposed weights lie input channels first, and a border of codes is no padding of the product."""
+    four = {"weight_quantizer": {"name": "lsq", "bits": 4}, "input_quantizer": {"name": "lsq", "bits": 4}}
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        lnn.ConvTranspose2d(3, 4, 2, 2, groups=1, **four),
+        lnn.Conv2d(4, 6, 3, padding=1, padding_value=1, weight_quantizer="sign", input_quantizer="sign"),
+        nn.Flatten(2),
+        lnn.Conv1d(6, 2, 3, padding=1, **four),
+    )
+    x = torch.randn(8, 3, 4, 4)
+    net(x)
+    rows = layer_errors(net, x)
+    assert [(row.name, row.channels) for row in rows] == [("0", 4), ("1", 6), ("3", 2)]
+    assert all(0 <= row.both <= 1 for row in rows)
+    assert rows[0].both < rows[1].both  # 4 bits against one
+    table = nn.Sequential(lnn.Embedding(5, 4, weight_quantizer="sign"), lnn.Linear(4, 2, **four))
+    index = torch.arange(5)
+    table(index)
+    assert [row.name for row in layer_errors(table, index)] == ["1"]
