@@ -98,7 +98,7 @@ def fake_quantized(layer, x, h, c):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", UNIFORM)
+@pytest.mark.parametrize("family", [*UNIFORM, ("sign", "approx_sign"), ("sign", {"name": "sign", "gradient": "swish"})])
 def test_gradients_are_those_of_fake_quantization(kind, family):
     layer = make(kind, family).train().double()
     other = copy.deepcopy(layer)

@@ -19,7 +19,7 @@ from lobit.nn.cells import Memory, gru_backward, lstm_backward, plain_backward
 from lobit.nn.recurrence import Operands, Result, Steps, offset_term, product, times
 from lobit.nn.scaled_product import expanded, weight_gradient
 from lobit.nn.tables import PER_UNIT
-from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Sign, StochasticSign
+from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Sign
 from lobit.quantizers.base import wide
 from lobit.quantizers.sign import ONE_BIT
 
@@ -41,9 +41,9 @@ class Uniform:
 
 
 def uniform(quantizer: ActivationQuantizer | None) -> Uniform | None:
-    """What `Recurrence` needs to know of a quantizer; None where it has to be asked at each step."""
-    if isinstance(quantizer, (LSQ, LinearQuant, Sign)) and not isinstance(quantizer, StochasticSign):
-        return Uniform(quantizer.code_type)
+    """What `Recurrence` needs to know of a quantizer; None where it has to be asked at each step, as any subclass has: its gradient may be another."""
+    if isinstance(quantizer, (LSQ, LinearQuant, Sign)) and type(quantizer) in (LSQ, LinearQuant, Sign):
+        return Uniform(quantizer.code_type) if getattr(quantizer, "gradient", "clipped") == "clipped" else None
     return None
 
 
