@@ -31,12 +31,14 @@ class Variant:
     masks_only: bool | None = None
 
 
-def lobit_net(policy: Any, first: str = "W8A8", last: str = "W8A8") -> Callable[[nn.Module], nn.Module]:
-    """`lobit.quantize_` on a copy."""
+def lobit_net(policy: Any) -> Callable[[nn.Module], nn.Module]:
+    """`lobit.quantize_` on a copy: first and last product with 8 bits, recurrent layers as the policy says."""
 
     def convert(net: nn.Module) -> nn.Module:
         copied = copy.deepcopy(net)
-        lobit.quantize_(copied, policy, first=first, last=last)
+        recurrent = any(isinstance(module, nn.LSTM) for module in copied.modules())
+        head = any(isinstance(module, nn.Linear) for module in copied.modules())
+        lobit.quantize_(copied, policy, first=None if recurrent else "W8A8", last="W8A8" if head else None)
         return copied
 
     return convert
