@@ -1,6 +1,6 @@
 """A short fine-tune of EfficientNet-Lite0 at W4A4: the published float net teaches the low-bit one on photographs of the Imagenette training subset.
 
-usage: python -m benchmarks.efficientnet_tune OUT [--steps 200] [--batch 16] [--size 160] [--lr 5e-5] [--threads 1]
+usage: python -m benchmarks.efficientnet_tune OUT [--steps 100] [--batch 16] [--size 160] [--lr 5e-5] [--threads 1]
 
 Both nets see the same inputs, made from 64 px photographs (`benchmarks.imagenette.enlarged`); the loss is the divergence of their 1000 probabilities, so no labels are used, and the head
 keeps its 1000 classes. Batch norms keep the statistics that `match_norms` gave them; their factors are trained with the rest. How far both agree on photographs of the subset's
@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--bits", default="W4A4")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=160, help="side of the training inputs")
     parser.add_argument("--lr", type=float, default=5e-5)
