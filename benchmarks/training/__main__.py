@@ -1,6 +1,6 @@
 """Time and memory of a training step.
 
-usage: python -m benchmarks.training [--nets cifar10-convnet resnet18 lstm-lm lstm] [--variants ...] [--threads 2] [--seconds 20] [--out FILE]
+usage: python -m benchmarks.training [--nets cifar10-convnet resnet18 lstm-lm lstm] [--variants ...] [--threads 2] [--seconds 20] [--keep-memory] [--out FILE]
 
 All variants of a net run in this process, in turns; the best repetition counts, and the ratio to PyTorch fp32 is of best to best. Memory is measured in a
 process of its own for each: the highest resident memory of three steps, less what the interpreter and its packages took before the net was made.
@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="+")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20.0, help="time for each variant of a net")
+    parser.add_argument("--keep-memory", action="store_true", help="let the process keep freed memory, for all variants")
     parser.add_argument("--out", type=Path, help="append the JSON lines to this file")
     parser.add_argument("--memory-of", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -41,6 +42,10 @@ def main() -> None:
     from benchmarks.training.variants import VARIANTS
 
     torch.set_num_threads(options.threads)
+    if options.keep_memory:
+        from lobit.training import keep_freed_memory
+
+        keep_freed_memory()
     if options.memory_of:
         print(json.dumps(memory(*options.memory_of)))
         return
@@ -52,7 +57,7 @@ def main() -> None:
         if options.out:
             with options.out.open("a") as file:
                 for row in rows:
-                    file.write(json.dumps({**row, "threads": options.threads, "machine": facts}) + "\n")
+                    file.write(json.dumps({**row, "threads": options.threads, "keep_memory": options.keep_memory, "machine": facts}) + "\n")
 
 
 def measure(net: str, names: list[str], seconds: float, threads: int) -> list[dict[str, Any]]:

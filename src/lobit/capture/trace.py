@@ -74,10 +74,15 @@ def checked_inputs(model: nn.Module, example: Example) -> tuple[Tensor, ...]:
     try:
         return as_tuple(example)
     except ShapeError:
-        for path, layer in model.named_modules() if isinstance(model, nn.Module) else ():
-            if why_refused(layer):
-                refuse(path, layer)
+        if isinstance(model, nn.Module):
+            _refuse_layers(model)
         raise
+
+
+def _refuse_layers(model: nn.Module) -> None:
+    for path, layer in model.named_modules():
+        if why_refused(layer):
+            refuse(path, layer)
 
 
 def check_model(model: nn.Module) -> None:
@@ -140,9 +145,10 @@ def _try_once(model: nn.Module, batch: tuple[Tensor, ...]) -> None:
     try:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             model(*batch)
-    except LobitError as error:
-        raise ExportError(str(error)) from error
     except Exception as error:  # whatever the model's code does
+        _refuse_layers(model)  # which may be why no example fits
+        if isinstance(error, LobitError):
+            raise ExportError(str(error)) from error
         shapes = ", ".join(str(tuple(x.shape)) for x in batch)
         raise ExportError(
             f"the model fails on the example, of shape {shapes} ({type(error).__name__}: {_first_line(error)}); give an example that it takes"

@@ -32,8 +32,9 @@ def train(
     """Train the model of a recipe, test its best epoch, and export it to <out>/model.lobit; <out>/report.html shows it."""
     from lobit.cli.export import export
     from lobit.cli.report import try_to_write
-    from lobit.training import train
+    from lobit.training import keep_freed_memory, train
 
+    keep_freed_memory()  # this process trains and does nothing else
     result = train(recipe, out=out, data_dir=data_dir, resume=resume, overwrite=overwrite, epochs=epochs, seed=seed, threads=threads)
     try:
         scored = "" if result.validation_accuracy is None else f", validation accuracy {result.validation_accuracy:.2%}"

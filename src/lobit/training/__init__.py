@@ -8,6 +8,7 @@ from lobit.training.checkpoints import build_model, load_model
 from lobit.training.distillation import Distillation, distillation_loss
 from lobit.training.flips import FlipRatio
 from lobit.training.guards import Starved, all_finite, check_finite
+from lobit.training.memory import keep_freed_memory
 from lobit.training.module import accuracy, predict
 from lobit.training.run import TrainResult, load_test_set, train
 from lobit.training.schedules import QuantizationSchedule
@@ -23,6 +24,7 @@ __all__ = [
     "build_model",
     "check_finite",
     "distillation_loss",
+    "keep_freed_memory",
     "load_model",
     "load_test_set",
     "predict",
