@@ -65,4 +65,9 @@ void add_training(nb::module_ &parent) {
         job.step = at<float>(step), job.step_stride = step_stride, job.sums = at<double>(sums);
         run(LB_TRAIN_SCALE_BACK, job, isa, threads);
     });
+    m.def("signs", [](uintptr_t mask, uintptr_t out, int64_t count, int64_t columns, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.mask = at<uint8_t>(mask), job.out = at<float>(out);
+        run(LB_TRAIN_SIGNS, job, isa, threads);
+    });
 }

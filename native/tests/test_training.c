@@ -68,6 +68,10 @@ static void one_size(int64_t count, int64_t columns, int per_row, lb_isa isa, in
         same = 1;
         for (int64_t i = 0; i < count; i++) same &= out[i] == (mask[i / 8] >> (i % 8) & 1 ? g[i] * 0.5f : 0.0f);
         check(same, "masked", isa, count);
+        lb_training_run(LB_TRAIN_SIGNS, &job, isa, threads);
+        same = 1;
+        for (int64_t i = 0; i < count; i++) same &= out[i] == (mask[i / 8] >> (i % 8) & 1 ? 1.0f : -1.0f);
+        check(same, "signs", isa, count);
     }
 
     job.step = step, job.step_stride = per_row, job.sums = sums;

@@ -182,4 +182,26 @@ static void scale_back(const lb_training *job, int64_t from, int64_t to) {
     }
 }
 
-const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign, inside, round_codes, masked, round_back, expand, scale_back};
+static void signs(const lb_training *job, int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r++) {
+        row w = row_of(job, r);
+        const uint8_t *mask = job->mask + w.at / 8;
+        float *out = job->out + w.at;
+        int64_t i = 0;
+#if defined(__AVX512F__)
+        __m512 one = _mm512_set1_ps(1.0f), minus = _mm512_set1_ps(-1.0f);
+        for (; i + 16 <= w.n; i += 16)
+            _mm512_storeu_ps(out + i, _mm512_mask_mov_ps(minus, (__mmask16)(mask[i / 8] | mask[i / 8 + 1] << 8), one));
+#elif defined(__AVX2__)
+        __m256 one = _mm256_set1_ps(1.0f), minus = _mm256_set1_ps(-1.0f);
+        const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+        for (; i + 8 <= w.n; i += 8) {
+            __m256i bits = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(mask[i / 8]), each), each);
+            _mm256_storeu_ps(out + i, _mm256_blendv_ps(minus, one, _mm256_castsi256_ps(bits)));
+        }
+#endif
+        for (; i < w.n; i++) out[i] = mask[i / 8] >> (i % 8) & 1 ? 1.0f : -1.0f;
+    }
+}
+
+const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign, inside, round_codes, masked, round_back, expand, scale_back, signs};

@@ -36,6 +36,7 @@ typedef enum {
     LB_TRAIN_ROUND_BACK, /* v = x / step: out = lo <= v <= hi ? g / step : 0; sums[row] = sum of g * v inside   */
     LB_TRAIN_EXPAND,     /* out = codes * step                                                                  */
     LB_TRAIN_SCALE_BACK, /* sums[row] = sum of g * codes; out = g * step. out may be g                          */
+    LB_TRAIN_SIGNS,      /* out = mask ? 1 : -1 */
     LB_TRAIN_KINDS
 } lb_training_kind;
 

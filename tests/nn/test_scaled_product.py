@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lobit import nn as lnn
-from lobit.nn.scaled_product import Convolution, scaled_product
+from lobit.nn.scaled_product import Convolution, kept_dtype, scaled_product
 
 CASES = [
     ("linear", (7,), (6, 7)),
@@ -43,7 +43,7 @@ def test_values_and_gradients_are_those_of_the_plain_arithmetic(how, x_shape, w_
     scale, bias = torch.rand(1 if one else w_shape[0]) + 0.1, torch.randn(w_shape[0])
     ours = [t.clone().requires_grad_() for t in (x, w, scale, bias)]
     theirs = [t.double().requires_grad_() for t in (x, w, scale, bias)]
-    y, z = scaled_product(*ours, how, ((0, 3), (-8, 7))), plain(*theirs, how)
+    y, z = scaled_product(*ours, how, (torch.int8, torch.int8)), plain(*theirs, how)
     torch.testing.assert_close(y.double(), z, rtol=1e-6, atol=1e-6)
     g = torch.randn_like(y)
     y.backward(g)
@@ -59,7 +59,7 @@ def test_codes_are_kept_in_the_smallest_type_that_holds_them(range_x, dtype):
     x = torch.tensor([[float(range_x[0]), float(range_x[1])]], requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = scaled_product(x, torch.ones(3, 2, requires_grad=True), torch.tensor([0.5]), None, "linear", (range_x, (-1, 1)))
+        y = scaled_product(x, torch.ones(3, 2, requires_grad=True), torch.tensor([0.5]), None, "linear", (kept_dtype(*range_x), torch.int8))
     assert [t.dtype for t in kept[:2]] == [dtype, torch.int8]
     y.sum().backward()
     assert x.grad.tolist() == [[1.5, 1.5]]
@@ -116,6 +116,24 @@ def test_bf16_autocast_runs_the_product_in_bf16_and_gradients_come_back_in_float
     torch.testing.assert_close(y.float(), plain[0], rtol=0.1, atol=0.5)
     y.float().square().sum().backward()
     assert all(p.grad.dtype == torch.float32 and torch.isfinite(p.grad).all() for p in net.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_signs_are_kept_as_bits(layout):
+    layer = lnn.Conv2d(16, 8, 3, padding=1, weight_quantizer="sign", input_quantizer="sign")
+    x = torch.randn(4, 16, 16, 16).to(memory_format=layout).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        y = layer(x)
+    assert (
+        sum(t.numel() * t.element_size() for t in kept) <= 2 * x.numel() / 8 + 2 * layer.weight.numel()
+    )  # signs, the window's mask, weights
+    g = torch.randn_like(y)
+    y.backward(g)
+    a, w = x.detach().double().requires_grad_(), layer.weight.detach().double().sign().requires_grad_()
+    F.conv2d(a.sign() + (a - a.detach()) * (a.detach().abs() <= 1), w, padding=1).backward(g.double())
+    torch.testing.assert_close(x.grad.double(), a.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layer.weight.grad.double(), w.grad, rtol=1e-4, atol=1e-3)
 
 
 def test_an_empty_batch_has_zero_gradients():

@@ -42,6 +42,8 @@ def bits(mask, count):
 def test_signs_masks_and_masked_gradients(count, seed):
     x, g = values(count, seed), torch.randn(count, generator=torch.Generator().manual_seed(seed + 7))
     assert torch.equal(fused.sign(x), (x >= 0).float() * 2 - 1)
+    codes = fused.sign(x)
+    assert torch.equal(fused.signs(fused.inside(codes, 0.0, math.inf), codes.shape, codes.stride()), codes)
     for lo, hi in WINDOWS:
         mask = fused.inside(x, lo, hi)
         expected = (x >= lo) & (x <= hi)

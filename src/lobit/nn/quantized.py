@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
 from lobit.nn.gradients import Product, product_with_quantized_gradient
-from lobit.nn.scaled_product import Map, scaled_product
-from lobit.quantizers import ActivationQuantizer, GradientQuantizer, Quantized, WeightQuantizer
+from lobit.nn.scaled_product import Map, kept_dtype, scaled_product
+from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
 
 EXACT_IN_FLOAT32 = 2**24
@@ -121,8 +121,8 @@ class QuantizedLayer(nn.Module):
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None
             if how is not None and self._keeps_codes(inputs):
-                ranges = (_range(self.input_quantizer), _range(self.weight_quantizer))
-                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, ranges)
+                kept = (_kept(self.input_quantizer), kept_dtype(*_range(self.weight_quantizer)))
+                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, kept)
             y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
                 shape = inputs.codes.shape
@@ -193,6 +193,14 @@ class QuantizedLayer(nn.Module):
             has_state = any(key.startswith(f"{prefix}{name}.") for key in state_dict)
             if quantizer is not None and f"{prefix}weight" in state_dict and not has_state:
                 quantizer.reset()
+
+
+def _kept(quantizer: ActivationQuantizer | None) -> torch.dtype:
+    """In which dtype a layer keeps its input's integers for the backward pass; bool where they are -1 and +1 alone, as no dropout leaves them."""
+    lo, hi = _range(quantizer)
+    dropped = isinstance(quantizer, CodeDropout)
+    one_bit = (lo, hi) == (-1, 1) and quantizer is not None and quantizer.code_type.bits == 1
+    return torch.bool if one_bit and not dropped else kept_dtype(lo, hi)
 
 
 def _range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:

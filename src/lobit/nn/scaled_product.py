@@ -1,4 +1,4 @@
-"""A product of codes times its scale as one step of training: what it keeps is the codes, a byte each, and its backward scales weights and not activations.
+"""A product of codes times its scale as one step of training: what it keeps is the codes, a byte each or a bit, and its backward scales weights and not activations.
 
 With the integer sum ``s = product(x, w)``, ``y = s * scale + bias`` and the gradient g of y, each of output channel o:
 
@@ -10,6 +10,7 @@ With the integer sum ``s = product(x, w)``, ``y = s * scale + bias`` and the gra
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -53,7 +54,9 @@ class _ScaledProduct(torch.autograd.Function):
         if bias is not None:
             y.add_(_along(bias, axes))
         ctx.how, ctx.dtype = how, x.dtype
-        ctx.save_for_backward(x.to(kept[0]), weight.to(kept[1]), scale)
+        ctx.bits = (x.shape, x.stride()) if kept[0] == torch.bool and fused.usable(x) else None
+        codes = fused.inside(x, 0.0, math.inf) if ctx.bits else x.to(torch.int8 if kept[0] == torch.bool else kept[0])
+        ctx.save_for_backward(codes, weight.to(kept[1]), scale)
         return y
 
     @staticmethod
@@ -64,7 +67,8 @@ class _ScaledProduct(torch.autograd.Function):
         grad = grad.to(ctx.dtype)
         rows = None if scale is None else scale.reshape(-1, *[1] * (kept_weight.ndim - 1))
         weight = expanded(kept_weight, rows).to(ctx.dtype)
-        back_x, raw = _backward(ctx.how, grad, expanded(kept_x, None).to(ctx.dtype), weight, need_x, need_weight or need_scale)
+        x = fused.signs(kept_x, *ctx.bits) if ctx.bits else expanded(kept_x, None).to(ctx.dtype)
+        back_x, raw = _backward(ctx.how, grad, x, weight, need_x, need_weight or need_scale)
         back_weight = back_scale = None
         if raw is not None:
             back_weight, sums = weight_gradient(raw.float(), kept_weight, rows, need_scale)
@@ -123,7 +127,7 @@ def _backward(how: Map, grad: Tensor, x: Tensor, weight: Tensor, need_x: bool, n
 
 
 def scaled_product(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, how: Map, ranges: tuple[tuple[int, int], tuple[int, int]]
+    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, how: Map, kept: tuple[torch.dtype, torch.dtype]
 ) -> Tensor:
     """``product(x, weight) * scale + bias`` of codes, for training.
 
@@ -136,12 +140,11 @@ def scaled_product(
     scale : float32 Tensor of shape () or of O values
     bias : float32 Tensor of shape (O,), optional
     how : Convolution or "linear"
-    ranges : pair of (lo, hi)
-        Of the integers in ``x`` and ``weight``, which decide the dtype that is kept.
+    kept : pair of dtype
+        In which the integers in ``x`` and ``weight`` are kept: those of `kept_dtype`, or for ``x`` bool where it is nothing but -1 and +1.
     """
     if scale.device.type == "cpu" and not scale.requires_grad and scale.numel() == 1 and scale.item() == 1.0:
         scale = None  # type: ignore[assignment]  # a pass over the output that would change nothing
-    kept = (kept_dtype(*ranges[0]), kept_dtype(*ranges[1]))
     return _ScaledProduct.apply(x, weight, scale, bias, how, kept)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -115,6 +115,13 @@ def scale_back_(grad: Tensor, codes: Tensor, scale: Tensor | None) -> Tensor:
     return sums.float() if stride else sums.sum().float()
 
 
+def signs(bits: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
+    """``bit ? 1 : -1`` in float32: what `inside` made of codes -1 and +1 with the window [0, inf)."""
+    out = torch.empty_strided(shape, stride)
+    _native.training.signs(bits.data_ptr(), out.data_ptr(), out.numel(), COLUMNS, *_where())
+    return out
+
+
 def _step(step: Tensor | None) -> tuple[int, int]:
     return (0, 0) if step is None else (step.data_ptr(), int(step.numel() > 1))
 
