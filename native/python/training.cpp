@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 
+#include "../training/lstm.h"
 #include "../training/training.h"
 
 namespace nb = nanobind;
@@ -69,5 +70,18 @@ void add_training(nb::module_ &parent) {
         lb_training job = {};
         job.count = count, job.columns = columns, job.mask = at<uint8_t>(mask), job.out = at<float>(out);
         run(LB_TRAIN_SIGNS, job, isa, threads);
+    });
+    m.def("lstm", [](bool backward, int64_t rows, int64_t units, uintptr_t sigmoid, uintptr_t tanh, uintptr_t sums, uintptr_t gates,
+                     uintptr_t inside, uintptr_t new_inside, uintptr_t cells, uintptr_t c, uintptr_t tanh_c, uintptr_t h, uintptr_t out,
+                     int isa, int threads) {
+        if (rows < 0 || units < 1 || isa < LB_SCALAR || isa >= LB_ISA_COUNT || !lb_has_isa(static_cast<lb_isa>(isa)))
+            throw std::invalid_argument("a step has units, and an instruction set that is here");
+        lb_lstm step = {};
+        step.rows = rows, step.units = units, step.tables = {at<float>(sigmoid), at<float>(tanh)}, step.sums = at<float>(sums);
+        step.gates = at<float>(gates), step.inside = at<uint8_t>(inside), step.new_inside = at<uint8_t>(new_inside),
+        step.cells = at<float>(cells);
+        step.c = at<float>(c), step.tanh_c = at<float>(tanh_c), step.h = at<float>(h), step.out = at<float>(out);
+        nb::gil_scoped_release release;
+        (backward ? lb_lstm_backward : lb_lstm_forward)(&step, static_cast<lb_isa>(isa), threads);
     });
 }

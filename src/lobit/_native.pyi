@@ -85,3 +85,23 @@ class training:  # a module inside this one (native/python/training.cpp)
     ) -> None: ...
     @staticmethod
     def signs(mask: int, out: int, count: int, columns: int, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def lstm(
+        backward: bool,
+        rows: int,
+        units: int,
+        sigmoid: int,
+        tanh: int,
+        sums: int,
+        gates: int,
+        inside: int,
+        new_inside: int,
+        cells: int,
+        c: int,
+        tanh_c: int,
+        h: int,
+        out: int,
+        isa: int,
+        threads: int,
+        /,
+    ) -> None: ...

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lobit.nn.recurrence import Kind, Steps
 from lobit.nn.tables import HI, LO, PER_UNIT, Activation, first_index, table
+from lobit.quantizers import fused
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
@@ -57,6 +58,8 @@ class Memory:
         self.new_inside = like.new_empty((rows if many and kind == "lstm" else 0, units), dtype=torch.bool)
         self.cells = like.new_empty((rows if kept and kind == "lstm" else 0, units))
         self.small = like.new_empty((batch, units))
+        self.native = kind == "lstm" and fused.steps_usable(gates, self.values)
+        self.places = tuple(self.values[first_index(name) + LO - 1 :].data_ptr() for name in ("sigmoid", "tanh")) if self.native else (0, 0)
         first = [float(first_index(activation)) for activation in GATE_ACTIVATIONS[kind] for _ in range(units)]
         self.gate_room = self._room(like.new_tensor(first), batch)
         self.unit_room = self._room(like.new_full((units,), float(first_index("tanh"))), batch)
@@ -82,6 +85,12 @@ class Memory:
         """The LSTM's step: ``c`` becomes the next cell state, ``out`` the hidden state."""
         size = len(b)
         gates = self.gates[here]
+        if self.native:
+            new, kept = self.new[:size], None
+            if self.kept:
+                new, kept = self.new[here], (self.inside[here], self.new_inside[here], self.cells[here])
+            fused.lstm_step(b, gates, c, new, out, self.places, kept)
+            return
         gates.add_(b)
         i, f, g, o = self.activate(gates, self.gate_room, self.inside[here] if self.kept else None).chunk(4, 1)
         if self.kept:
@@ -117,6 +126,9 @@ def lstm_backward(
     dh: Tensor, dc: Tensor, gates: Tensor, inside: Tensor, new: Tensor, new_inside: Tensor, cells: Tensor, out: Tensor
 ) -> None:
     """Gradient of the pre-activations of one step into ``out``; ``dc``, that of the cell state behind the step, becomes that before it, ``dh`` is used up."""
+    if fused.steps_usable(dh, dc, gates, new, cells, out):
+        fused.lstm_step_back(dh, dc, gates, inside, new, new_inside, cells, out)
+        return
     i, f, g, o = gates.chunk(4, 1)
     di, df, dg, do = out.chunk(4, 1)
     units = dh.shape[1]

@@ -122,6 +122,34 @@ def signs(bits: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
     return out
 
 
+def steps_usable(*tensors: Tensor) -> bool:
+    """Whether the native step of a recurrent cell takes these tensors: float32 on the CPU, contiguous, and real."""
+    return not torch.compiler.is_compiling() and all(
+        t.dtype == torch.float32 and t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) and t.is_contiguous() for t in tensors
+    )
+
+
+def lstm_step(
+    sums: Tensor, gates: Tensor, c: Tensor, tanh_c: Tensor, h: Tensor, tables: tuple[int, int], kept: tuple[Tensor, Tensor, Tensor] | None
+) -> None:
+    """The elementwise part of an LSTM's step, `lobit.nn.cells.Memory.lstm`; ``kept`` are ``inside``, ``new_inside`` and ``cells``."""
+    inside, new_inside, cells = (0, 0, 0) if kept is None else (t.data_ptr() for t in kept)
+    _native.training.lstm(
+        False, len(c), c.shape[1], *tables, sums.data_ptr(), gates.data_ptr(), inside, new_inside, cells, c.data_ptr(), tanh_c.data_ptr(),
+        h.data_ptr(), 0, *_where(),
+    )  # fmt: skip
+
+
+def lstm_step_back(
+    dh: Tensor, dc: Tensor, gates: Tensor, inside: Tensor, tanh_c: Tensor, new_inside: Tensor, cells: Tensor, out: Tensor
+) -> None:
+    """`lobit.nn.cells.lstm_backward`."""
+    _native.training.lstm(
+        True, len(dc), dc.shape[1], 0, 0, 0, gates.data_ptr(), inside.data_ptr(), new_inside.data_ptr(), cells.data_ptr(), dc.data_ptr(),
+        tanh_c.data_ptr(), dh.data_ptr(), out.data_ptr(), *_where(),
+    )  # fmt: skip
+
+
 def _step(step: Tensor | None) -> tuple[int, int]:
     return (0, 0) if step is None else (step.data_ptr(), int(step.numel() > 1))
 
