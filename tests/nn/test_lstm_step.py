@@ -19,7 +19,7 @@ def isa(request, monkeypatch):
 
 
 def steps(batch, keep_nan):
-    names = {field: None for field in Steps.__dataclass_fields__}
+    names = dict.fromkeys(Steps.__dataclass_fields__)
     names.update(kind="lstm", sizes=[batch], keep_nan=keep_nan)
     return Steps(**names)
 
