@@ -37,10 +37,10 @@ void add_training(nb::module_ &parent) {
         run(LB_TRAIN_MASKED, job, isa, threads);
     });
     m.def("round", [](uintptr_t x, uintptr_t step, int64_t step_stride, uintptr_t out, int64_t count, int64_t columns, float lo, float hi,
-                      int isa, int threads) {
+                      uintptr_t inside, int isa, int threads) {
         lb_training job = {};
         job.count = count, job.columns = columns, job.x = at<float>(x), job.step = at<float>(step), job.step_stride = step_stride;
-        job.out = at<float>(out), job.lo = lo, job.hi = hi;
+        job.out_inside = at<uint8_t>(inside), job.out = at<float>(out), job.lo = lo, job.hi = hi;
         run(LB_TRAIN_ROUND, job, isa, threads);
     });
     m.def("round_back", [](uintptr_t x, uintptr_t g, uintptr_t step, int64_t step_stride, uintptr_t out, uintptr_t sums, int64_t count,

@@ -96,6 +96,10 @@ static void round_codes(const lb_training *job, int64_t from, int64_t to) {
             v = v > hi ? hi : v;
             out[i] = rintf(v);
         }
+        for (int64_t i = 0; job->out_inside && i < w.n; i++) {
+            float v = x[i] / w.step;
+            job->out_inside[w.at + i] = (v >= lo) & (v <= hi);
+        }
     }
 }
 

@@ -25,7 +25,8 @@ typedef struct {
     uint8_t *out_mask;      /* whole bytes are written; bits beyond the last element are zero    */
     const void *codes;      /* a byte each, signed or not */
     int codes_unsigned;
-    double *sums; /* one a row                                                         */
+    uint8_t *out_inside; /* LB_TRAIN_ROUND: a byte an element, whether lo <= x / step <= hi; NULL: not asked for */
+    double *sums;        /* one a row                                                         */
 } lb_training;
 
 typedef enum {

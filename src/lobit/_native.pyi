@@ -57,7 +57,18 @@ class training:  # a module inside this one (native/python/training.cpp)
     def masked(g: int, mask: int, out: int, count: int, columns: int, slope: float, isa: int, threads: int, /) -> None: ...
     @staticmethod
     def round(
-        x: int, step: int, step_stride: int, out: int, count: int, columns: int, lo: float, hi: float, isa: int, threads: int, /
+        x: int,
+        step: int,
+        step_stride: int,
+        out: int,
+        count: int,
+        columns: int,
+        lo: float,
+        hi: float,
+        inside: int,
+        isa: int,
+        threads: int,
+        /,
     ) -> None: ...
     @staticmethod
     def round_back(

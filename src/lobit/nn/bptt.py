@@ -19,7 +19,7 @@ from lobit.nn.cells import Memory, gru_backward, lstm_backward, plain_backward
 from lobit.nn.recurrence import Operands, Result, Steps, offset_term, product, times
 from lobit.nn.scaled_product import expanded, weight_gradient
 from lobit.nn.tables import PER_UNIT
-from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Sign
+from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Sign, fused
 from lobit.quantizers.base import wide
 from lobit.quantizers.sign import ONE_BIT
 
@@ -55,6 +55,8 @@ def _encoder(rule: Uniform | None, step: Tensor | None) -> Encode:
             torch.ge(h, 0, out=out).mul_(2).sub_(1)
             if inside is not None:
                 torch.le(h.abs(), 1, out=inside)
+        elif fused.steps_usable(h, out, step):
+            fused.round_codes(h, step, rule.code.lo, rule.code.hi, out, inside)
         else:
             torch.div(h, step, out=out)
             before = None if inside is None else out.clone()

@@ -69,12 +69,14 @@ def masked(grad: Tensor, mask: Tensor, slope: float = 1.0) -> Tensor:
     return out
 
 
-def round_codes(x: Tensor, step: Tensor | None, lo: float, hi: float) -> Tensor:
-    """``round(clamp(x / step, lo, hi))``, half to even."""
-    out = torch.empty_like(x)
+def round_codes(x: Tensor, step: Tensor | None, lo: float, hi: float, out: Tensor | None = None, inside: Tensor | None = None) -> Tensor:
+    """``round(clamp(x / step, lo, hi))``, half to even; into ``out`` where it is given, and into the bool tensor ``inside`` whether ``lo <= x / step <= hi``."""
+    out = torch.empty_like(x) if out is None else out
     address, stride = _step(step)
     columns = rows_of(x, step)
-    _native.training.round(x.data_ptr(), address, stride, out.data_ptr(), x.numel(), columns, lo, hi, *_where())
+    _native.training.round(
+        x.data_ptr(), address, stride, out.data_ptr(), x.numel(), columns, lo, hi, 0 if inside is None else inside.data_ptr(), *_where()
+    )
     return out
 
 
