@@ -9,9 +9,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "lstm.h"
 #include "training.h"
 
-enum { MAX_COUNT = 70001, BUFFERS = 5 };
+enum { MAX_COUNT = 70001, BUFFERS = 9 };
 
 static int passed, failed;
 static char *ends[BUFFERS]; /* each buffer's end: the guard page */
@@ -126,6 +127,70 @@ static void one_size(int64_t count, int64_t columns, int per_row, lb_isa isa, in
     free(sums);
 }
 
+static float gate(const float *table, float v) {
+    float clamped = v < -128.0f ? -128.0f : v > 127.0f ? 127.0f : v;
+    return table[isnan(v) ? 0 : 129 + (int)rintf(clamped)];
+}
+
+/* A step of an LSTM: values equal, gradients to the last places. */
+static void one_step(int64_t rows, int64_t units, lb_isa isa, int threads) {
+    int64_t wide = rows * 4 * units, narrow = rows * units;
+    static float tables[2][257], was[4 * 20 * 257], cell[20 * 257];
+    for (int i = 0; i < 257; i++) {
+        tables[0][i] = (float)(1.0 / (1.0 + exp(-(i - 129) / 16.0)));
+        tables[1][i] = (float)tanh((i - 129) / 16.0);
+    }
+    float *sums = floats(0, wide), *gates = floats(1, wide), *cells = floats(2, narrow), *c = floats(3, narrow), *y = floats(5, narrow),
+          *h = floats(6, narrow);
+    uint8_t *inside = (uint8_t *)ends[4] - wide, *new_inside = (uint8_t *)ends[7] - narrow;
+    for (int64_t i = 0; i < wide; i++) sums[i] = random_float() * 20.0f, was[i] = gates[i] = rand() % 50 ? random_float() * 20.0f : NAN;
+    for (int64_t i = 0; i < narrow; i++) cell[i] = c[i] = random_float();
+    lb_lstm step = {.rows = rows,
+                    .units = units,
+                    .tables = {tables[0], tables[1]},
+                    .sums = sums,
+                    .gates = gates,
+                    .inside = inside,
+                    .new_inside = new_inside,
+                    .cells = cells,
+                    .c = c,
+                    .tanh_c = y,
+                    .h = h,
+                    .out = floats(8, wide)};
+    lb_lstm_forward(&step, isa, threads);
+    int same = 1;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t u = 0; u < units; u++) {
+            float g[4];
+            for (int64_t k = 0; k < 4; k++) {
+                int64_t at = (r * 4 + k) * units + u;
+                float v = was[at] + sums[at];
+                g[k] = gate(tables[k == 2], v);
+                same &= gates[at] == g[k] && inside[at] == (v >= -128.0f && v <= 127.0f);
+            }
+            int64_t at = r * units + u;
+            float kept = cell[at] * g[1], added = g[0] * g[2], next = kept + added, v = next * 16.0f, t = gate(tables[1], v);
+            same &= c[at] == next && cells[at] == cell[at] && y[at] == t && h[at] == g[3] * t &&
+                    new_inside[at] == (v >= -128.0f && v <= 127.0f);
+        }
+    check(same, "lstm forward", isa, wide);
+    for (int64_t i = 0; i < narrow; i++) h[i] = random_float(), cell[i] = c[i] = random_float();
+    lb_lstm_backward(&step, isa, threads);
+    same = 1;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t u = 0; u < units; u++) {
+            const float *g = gates + r * 4 * units + u, *out = step.out + r * 4 * units + u;
+            const uint8_t *in = inside + r * 4 * units + u;
+            int64_t at = r * units + u;
+            double i = g[0], f = g[units], n = g[2 * units], o = g[3 * units], t = y[at];
+            double d = cell[at] + (new_inside[at] ? h[at] * o * (1 - t * t) : 0);
+            double wanted[5] = {d * n * (1 - i) * i, d * cells[at] * (1 - f) * f, d * i * (1 - n * n), h[at] * t * (1 - o) * o, d * f};
+            for (int64_t k = 0; k < 4; k++) same &= fabs(out[k * units] - (in[k * units] ? wanted[k] : 0)) <= 1e-5;
+            same &= fabs(c[at] - wanted[4]) <= 1e-5;
+        }
+    check(same, "lstm backward", isa, wide);
+}
+
 int main(void) {
     static const int64_t counts[] = {1, 7, 8, 9, 15, 16, 17, 31, 33, 100, 2047, 2049, 16385, MAX_COUNT}, columns[] = {8, 9, 27, 512, 16384};
     srand(1);
@@ -135,6 +200,11 @@ int main(void) {
             for (size_t k = 0; k < sizeof columns / sizeof *columns; k++)
                 for (int per_row = 0; per_row < 2; per_row++)
                     for (int threads = 1; threads <= 3; threads += 2) one_size(counts[c], columns[k], per_row, isa, threads);
+    static const int64_t units[] = {1, 7, 16, 255, 257};
+    for (lb_isa isa = LB_SCALAR; isa <= lb_best_isa(); isa++)
+        for (size_t u = 0; u < sizeof units / sizeof *units; u++)
+            for (int64_t rows = 1; rows <= 20; rows += 19)
+                for (int threads = 1; threads <= 3; threads += 2) one_step(rows, units[u], isa, threads);
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }
