@@ -12,9 +12,8 @@ from typing import Any
 from lobit.convert.rules import EVERYTHING
 from lobit.convert.settings import FIELDS, setting
 from lobit.errors import ConfigError
-from lobit.extras import require
+from lobit.strict_yaml import MAX_BYTES, parse_yaml
 
-MAX_BYTES = 1 << 20
 KNOWN = (*FIELDS, "layers", "first", "last", "skip")
 _POLICY = "a policy such as W2A4, null, or a mapping of bits, weights, activations and gradients"
 
@@ -102,18 +101,6 @@ def _where(name: str, field: Any, value: Any, why: str) -> str:
 
 
 def _parse(name: str) -> dict[Any, Any]:
-    require("a policy file", "yaml")
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """Refuses a field that stands twice."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            fields = super().construct_mapping(node, deep)
-            if len(fields) < len(node.value) and not any(key.tag.endswith(":merge") for key, _ in node.value):
-                raise yaml.YAMLError(f"a field stands twice{node.start_mark}")
-            return fields
-
     try:
         if Path(name).stat().st_size > MAX_BYTES:
             raise ConfigError(f"policy file {name!r} has more than {MAX_BYTES} bytes; a policy is a short YAML file")
@@ -122,10 +109,7 @@ def _parse(name: str) -> dict[Any, Any]:
         raise ConfigError(
             f"cannot read policy file {name!r}: {error.strerror}; a policy is bits such as 'W2A4', a mapping, or the path of a YAML file"
         ) from error
-    try:
-        fields = yaml.load(raw, Loader)  # a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"policy file {name!r} is not YAML: {error}") from None
+    fields = parse_yaml(f"policy file {name!r}", raw)
     if not isinstance(fields, dict):
         raise ConfigError(f"policy file {name!r} must be a mapping of {', '.join(KNOWN)}; it holds {reprlib.repr(fields)}")
     return fields

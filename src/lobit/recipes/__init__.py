@@ -14,7 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from lobit.errors import ConfigError
@@ -30,8 +29,8 @@ from lobit.recipes.schema import (
     ShiftAdaMaxSpec,
     WatchSpec,
 )
+from lobit.strict_yaml import MAX_BYTES, parse_yaml
 
-MAX_BYTES = 1 << 20
 _OPTIMIZERS: dict[str, type[OptimizerSpec]] = {"adam": OptimizerSpec, "sgd": SGDSpec, "shift-adamax": ShiftAdaMaxSpec, "bop": BopSpec}
 _PARTS: list[tuple[str, type[BaseModel]]] = [
     ("model.", ModelSpec),
@@ -106,23 +105,10 @@ def _read(name: str) -> bytes:
 
 
 def _parse(name: str, raw: bytes) -> dict[str, Any]:
-    try:
-        fields = yaml.load(raw, _Loader)  # a safe loader
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ConfigError(f"recipe {name!r} is not YAML: {error}") from None
+    fields = parse_yaml(f"recipe {name!r}", raw)
     if not isinstance(fields, dict):
         raise ConfigError(f"recipe {name!r} must be a mapping of fields such as model, data and epochs")
     return fields
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a field that stands twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        fields = super().construct_mapping(node, deep)
-        if len(fields) < len(node.value) and not any(key.tag.endswith(":merge") for key, _ in node.value):
-            raise yaml.YAMLError(f"a field stands twice{node.start_mark}")
-        return fields
 
 
 def _explain(problem: Any) -> str:
