@@ -99,3 +99,30 @@ def test_copies_and_pickles_are_independent():
             twin.weight.neg_()
             assert not torch.equal(twin(x), y)
             assert torch.equal(layer(x), y)
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+@pytest.mark.parametrize("kind", ["linear", "lstm"])
+def test_a_fused_optimizer_in_eval_mode_changes_the_codes_too(make, kind):
+    """Fused optimizers write parameters without moving their version."""
+    torch.manual_seed(0)
+    settings = {"weight_quantizer": {"name": "lsq", "bits": 4}, "input_quantizer": {"name": "lsq", "bits": 4}}
+    layer = lnn.Linear(6, 5, **settings) if kind == "linear" else lnn.LSTM(6, 5, **settings)
+    x = torch.randn(3, 2, 6)
+    layer(x)
+    layer.eval()
+    optimizer = make(layer.parameters(), lr=0.3, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            before = layer(x)
+        optimizer.zero_grad()
+        y = layer(x)
+        (y if kind == "linear" else y[0]).square().sum().backward()
+        with torch.no_grad():
+            layer(x)  # kept once more, between the gradient and the step
+        optimizer.step()
+        with torch.no_grad():
+            after, fresh = layer(x), copy.deepcopy(layer)(x)
+        first = (lambda v: v) if kind == "linear" else (lambda v: v[0])
+        assert torch.equal(first(after), first(fresh))
+        assert not torch.equal(first(after), first(before))

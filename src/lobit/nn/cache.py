@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lobit.quantizers import Quantized, WeightQuantizer
+
+_optimizer_steps = 0
+
+
+def _count_step(*_: Any) -> None:
+    global _optimizer_steps
+    _optimizer_steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)  # fused optimizers change parameters and move no version
 
 
 class KeptCodes:
     """Codes and scale of one layer's weights, with what they were made from.
 
-    A change is seen when a tensor is another object, has other storage, dtype or device, or another version (PyTorch counts in-place operations). Writing
+    A change is seen when a tensor is another object, has other storage, dtype or device, or another version (PyTorch counts in-place operations), and
+    every step of any `torch.optim.Optimizer` counts as one. Writing
     through ``tensor.data`` moves no version: switch the layer's mode afterwards. The old storage is held while the codes are, so that no new
     tensor can stand at its address.
     """
@@ -21,16 +34,17 @@ class KeptCodes:
     def __init__(self) -> None:
         self._sources: list[tuple[Tensor, Tensor, int]] = []
         self._codes: Quantized | None = None
+        self._steps = -1
 
     def get(self, sources: Sequence[Tensor], make: Callable[[], Quantized]) -> Quantized:
         """The kept codes, or those that ``make`` returns, which are kept; ``sources`` are what it reads."""
-        if self._codes is not None and self._unchanged(sources):
+        if self._codes is not None and self._steps == _optimizer_steps and self._unchanged(sources):
             return self._codes
         with torch.inference_mode(False), torch.no_grad():
             codes = make()
         if not any(source.is_inference() for source in sources):  # those have no version
             self._sources = [(source, source.detach(), source._version) for source in sources]
-            self._codes = codes
+            self._codes, self._steps = codes, _optimizer_steps
         return codes
 
     def drop(self) -> None:

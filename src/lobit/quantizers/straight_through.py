@@ -31,7 +31,7 @@ class _StraightThrough(torch.autograd.Function):
             grad = grad * slope
         if mask is not None:
             packed = mask.dtype == torch.uint8
-            grad = fused.masked(_laid_out(grad, *ctx.layout), mask) if packed else grad * mask
+            grad = fused.masked(_laid_out(grad, *ctx.layout), mask) if packed else torch.where(mask, grad, 0)
         return grad, None, None, None
 
 
