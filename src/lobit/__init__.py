@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lobit import capture, models, nn, optim, quantizers, recipes
     from lobit.capture import ExportReport, VerifyReport
     from lobit.convert import QuantizeReport, quantize_
-    from lobit.nn import reestimate_batch_norm
+    from lobit.nn import match_batch_norm, reestimate_batch_norm
     from lobit.quantizers import calibrate
     from lobit.report.bench import bench
     from lobit.report.evaluate import evaluate
@@ -51,6 +51,7 @@ _LAZY = {
     "quantize_": "lobit.convert",
     "quantizers": "lobit.quantizers",
     "recipes": "lobit.recipes",
+    "match_batch_norm": "lobit.nn",
     "reestimate_batch_norm": "lobit.nn",
     "summary": "lobit.report.summary",
     "train": "lobit.training",
@@ -97,6 +98,7 @@ __all__ = [
     "export",
     "export_c",
     "load",
+    "match_batch_norm",
     "models",
     "nn",
     "optim",

@@ -13,6 +13,7 @@ from lobit.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTransp
 from lobit.nn.embedding import Embedding
 from lobit.nn.linear import Linear
 from lobit.nn.loss import SquaredHingeLoss
+from lobit.nn.matching import match_batch_norm
 from lobit.nn.pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -67,6 +68,7 @@ __all__ = [
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
     "SquaredHingeLoss",
+    "match_batch_norm",
     "quantized_weights",
     "reestimate_batch_norm",
 ]
