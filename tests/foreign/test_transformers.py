@@ -151,3 +151,44 @@ def test_words_as_inputs_are_refused_by_their_embedding(build, tmp_path):
     model, batch, *_ = trained(build)
     with pytest.raises(LobitError, match=r"layer '[\w.]*embed\w*' \(Embedding\) has no place"):
         lobit.export(model.eval(), batch["input_ids"], tmp_path / "net.lobit")
+
+
+def resnet(layer_type):
+    config = transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 2], num_labels=4, layer_type=layer_type, downsample_in_first_stage=True
+    )
+    return transformers.ResNetForImageClassification(config)
+
+
+CONVOLUTIONAL = {
+    "resnet basic": lambda: resnet("basic"),
+    "resnet bottleneck": lambda: resnet("bottleneck"),
+    "mobilenet v1": lambda: transformers.MobileNetV1ForImageClassification(
+        transformers.MobileNetV1Config(image_size=32, depth_multiplier=0.125, num_labels=4)
+    ),
+    "mobilenet v2": lambda: transformers.MobileNetV2ForImageClassification(
+        transformers.MobileNetV2Config(image_size=32, depth_multiplier=0.125, min_depth=4, num_labels=4)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"), [("resnet basic", "W1A1"), ("resnet bottleneck", "W4A4"), ("mobilenet v1", "W4A4"), ("mobilenet v2", "W2A3")]
+)
+def test_convolutional_nets_are_trained_a_step_exported_and_verified(name, bits, tmp_path):
+    torch.manual_seed(0)
+    model, x = CONVOLUTIONAL[name](), torch.randn(8, 3, 32, 32)
+    report = lobit.quantize_(model, bits)
+    products = [path for path, module in model.named_modules() if isinstance(module, QuantizedLayer)]
+    assert set(report.quantized) == set(products)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(pixel_values=x, labels=torch.arange(8) % 4).loss.backward()
+        assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+        optimizer.step()
+    net = Logits(model).eval()
+    lobit.export(net, x, tmp_path / "net.lobit")
+    verified = lobit.verify(net, tmp_path / "net.lobit", x)
+    assert verified.ok
+    assert verified.equal == verified.compared
