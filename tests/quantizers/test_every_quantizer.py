@@ -19,6 +19,7 @@ from lobit import nn as lnn
 from lobit import quantizers as Q
 from lobit.capture import export
 from lobit.errors import ConfigError, ExportError
+from tests.devices import DEVICES
 from tests.quantizers.rows import Row, rows
 
 ROWS = rows()
@@ -292,6 +293,26 @@ def test_its_state_reloads(row, bits):
     torch.manual_seed(1)
     for one, other in zip(ours, quantized(quantizer.eval(), x), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("row", "bits"), WIDEST)
+def test_on_any_device_it_has_the_codes_and_gradients_of_the_cpu(row, bits, device):
+    quantizer, x = started(row, bits), torch.tensor(normal(row, seed=5))
+    if row.role != "gradients":
+        quantizer.eval()  # where no code is random
+    found = []
+    for place in ("cpu", device):
+        torch.manual_seed(1)
+        there, leaf = copy.deepcopy(quantizer).to(place), x.to(place).requires_grad_()
+        made = there(leaf)
+        assert made.codes.device.type == place
+        assert made.scale.device.type == place
+        if row.role != "gradients":
+            made.values().square().sum().backward()
+            found.append([made.codes.detach().cpu(), made.scale.detach().cpu(), leaf.grad.cpu()])
+    for a, b in zip(*found, strict=True) if found else ():
+        assert (torch.isclose(a, b, rtol=1e-4, atol=1e-5).float().mean() >= 0.99).all()  # one in a hundred may stand at a boundary
 
 
 @every_row_at_its_narrowest
