@@ -537,3 +537,20 @@ def test_shift_based_norms_are_lobits_own_and_stay_without_a_word():
     norm = net[1]
     assert "ShiftBatchNorm1d" not in str(quantize_(net, "W2A2"))
     assert net[1] is norm
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool1d(2), nn.AvgPool2d((2, 1)), nn.AvgPool3d(2, padding=1), nn.AdaptiveAvgPool2d(2)])
+def test_an_average_pool_keeps_hooks_attributes_and_mode(pool):
+    seen = []
+    pool.register_forward_hook(lambda module, *_: seen.append(module))
+    pool.note = "mine"
+    model = nn.Sequential(nn.Linear(4, 4), pool.eval())
+    x = torch.randn(2, 3, *[4] * (3 if isinstance(pool, nn.AvgPool3d) else 1 if isinstance(pool, nn.AvgPool1d) else 2))
+    wanted = pool(x)
+    seen.clear()
+    quantize_(model, "W4A4")
+    torch.testing.assert_close(model[1](x), wanted)
+    assert type(model[1]).__module__ == "lobit.nn.pooling"
+    assert seen == [model[1]]
+    assert model[1].note == "mine"
+    assert not model[1].training
