@@ -598,3 +598,16 @@ def test_a_layer_is_named_in_full_only_by_the_rule_that_it_gets():
     model = nn.ModuleDict({"conv[12]": nn.Linear(2, 2), "conv1": nn.Linear(2, 2), "conv2": nn.Linear(2, 2), "x": nn.Linear(2, 2)})
     quantize_(model, {"conv[[]12]": "W3A3", "conv[12]": "W2A2", "*": "W4A4"}, last=None)
     assert [layer.weight_quantizer.bits for layer in model.values()] == [8, 2, 2, 4]
+
+
+def test_one_activation_quantizer_that_a_callable_gives_to_two_layers_is_refused_and_the_model_stays():
+    shared, model = get({"name": "lsq", "bits": 4}, "activations"), linears()
+    policy = {"bits": "W4A4", "activations": lambda: shared}
+    with pytest.raises(ConfigError, match=r"layer '1': .*state of layer '0'.*of its own"):
+        quantize_(model, policy, first=None, last=None)
+    assert all(type(layer) is nn.Linear for layer in model)
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.append(model[0])
+    quantize_(model, policy, first=None, last=None)  # one layer in two places
+    assert model[0] is model[1]
+    assert model[0].input_quantizer is shared
