@@ -13,6 +13,7 @@ from torch import nn
 from lobit import nn as lnn
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
+from lobit.quantizers import registry
 from lobit.quantizers.lsq import scale_gradient
 
 LSQ4 = {"name": "lsq", "bits": 4}
@@ -264,3 +265,20 @@ def test_places_of_a_recurrent_layer_cannot_share_a_quantizer_with_state():
     with pytest.raises(ConfigError, match="input_l0"):
         lnn.Linear(3, 2, input_quantizer=quantizer)
     assert layer.input_quantizers["input_l0"] is quantizer
+
+
+def quantizer_class(name):
+    """A class of this name, as a cell of a notebook defines it anew each time that it runs."""
+    return type(name, (Q.WeightQuantizer,), {"__module__": "notebook", "__qualname__": name})
+
+
+def test_a_name_belongs_to_one_class_which_may_be_defined_again(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    with pytest.raises(
+        ConfigError, match=r"'ternary' of weights is lobit\.quantizers\.ternary\.TernaryWeights already; register Mine under another"
+    ):
+        Q.register("ternary")(quantizer_class("Mine"))
+    assert type(Q.get("ternary", "weights")) is Q.TernaryWeights
+    Q.register("mine")(quantizer_class("Mine"))
+    again = Q.register("mine")(quantizer_class("Mine"))
+    assert type(Q.get("mine", "weights")) is again
