@@ -1,7 +1,7 @@
 """A quantizer of your own in 20 lines: ternary weights with a threshold, trained on digits, exported and verified.
 
 Once registered, it has a name like lobit's own: in `lobit.quantize_`, in layers, in recipes. Its codes belong to one of lobit's alphabets, so files
-and kernels know them already.
+and kernels know them already. (lobit ships these weights as `ternary`; a name belongs to one class, so here they get another.)
 
 Run: python your_own_quantizer.py [ternary.lobit]     needs lobit[train]; a few seconds on the digits that lobit ships
 """
@@ -17,7 +17,7 @@ from lobit.data import load_data
 from lobit.quantizers import Quantized, WeightQuantizer, register, straight_through
 
 
-@register("ternary")
+@register("my_ternary")
 class TernaryWeights(WeightQuantizer):
     """Weights -1, 0 and +1 times one scale per output channel (Li et al., Ternary Weight Networks, arXiv 1605.04711).
 
@@ -42,7 +42,7 @@ def main() -> None:
     test_x, test_labels = torch.from_numpy(data.scale(data.test_images, 0.0, 1.0)), torch.from_numpy(data.test_labels)
 
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
-    print(lobit.quantize_(net, {"weights": "ternary", "bits": "W2A4"}))
+    print(lobit.quantize_(net, {"weights": "my_ternary", "bits": "W2A4"}))
     adam = torch.optim.Adam(lobit.optim.parameter_groups(net, lr=3e-3))
     for _ in range(15):
         for rows in torch.randperm(len(x)).split(64):

@@ -305,8 +305,8 @@ def test_gradient_quantizers_go_where_the_policy_says():
 
 def test_the_first_pattern_that_fits_counts():
     net = Net()
-    quantize_(net, {"body.a": "W3A3", "body.*": "W2A2", "body.b": "W4A4", "*": "W5A5"}, first=None, last=None)
-    assert [layer.weight_quantizer.bits for layer in (net.conv, net.body["a"], net.body["b"], net.head)] == [5, 3, 2, 5]
+    quantize_(net, {"body.a": "W3A3", "body.*": "W2A2", "[bh]*": "W4A4", "*": "W5A5"}, first=None, last=None)
+    assert [layer.weight_quantizer.bits for layer in (net.conv, net.body["a"], net.body["b"], net.head)] == [5, 3, 2, 4]
 
 
 def test_a_class_is_a_pattern_as_itself_or_by_name():
@@ -537,3 +537,77 @@ def test_shift_based_norms_are_lobits_own_and_stay_without_a_word():
     norm = net[1]
     assert "ShiftBatchNorm1d" not in str(quantize_(net, "W2A2"))
     assert net[1] is norm
+
+
+@pytest.mark.parametrize("pool", [nn.AvgPool1d(2), nn.AvgPool2d((2, 1)), nn.AvgPool3d(2, padding=1), nn.AdaptiveAvgPool2d(2)])
+def test_an_average_pool_keeps_hooks_attributes_and_mode(pool):
+    seen = []
+    pool.register_forward_hook(lambda module, *_: seen.append(module))
+    pool.note = "mine"
+    model = nn.Sequential(nn.Linear(4, 4), pool.eval())
+    x = torch.randn(2, 3, *[4] * (3 if isinstance(pool, nn.AvgPool3d) else 1 if isinstance(pool, nn.AvgPool1d) else 2))
+    wanted = pool(x)
+    seen.clear()
+    quantize_(model, "W4A4")
+    torch.testing.assert_close(model[1](x), wanted)
+    assert type(model[1]).__module__ == "lobit.nn.pooling"
+    assert seen == [model[1]]
+    assert model[1].note == "mine"
+    assert not model[1].training
+
+
+def linears(count=3):
+    return nn.Sequential(*[nn.Linear(4, 4) for _ in range(count)])
+
+
+@pytest.mark.parametrize(
+    ("bits", "count", "message"),
+    [
+        ({"*": "W2A2", "0": "W4A4"}, 3, r"pattern '0' never applies: '\*' stands before it.*put '0' first"),
+        ({"*": "W2A2", "0": "W4A4"}, 1, "'0' never applies"),
+        ({"[01]": "W2A2", "1": None}, 3, r"'1' never applies: '\[01\]'"),
+        ({"[012]": "W2A2", "[12]": "W4A4"}, 3, r"'\[12\]' never applies"),
+        ({nn.Module: "W2A2", "1": "W4A4"}, 3, "'1' never applies: Module"),
+        ({"*": "W2A2", nn.Linear: "W4A4"}, 3, r"Linear never applies: '\*'"),
+        ({nn.Module: "W2A2", nn.Linear: "W4A4"}, 3, "Linear never applies: Module"),
+    ],
+)
+def test_a_pattern_that_a_wider_one_before_it_leaves_no_layer_is_refused(bits, count, message):
+    model = linears(count)
+    with pytest.raises(ConfigError, match=message):
+        quantize_(model, bits)
+    assert all(type(layer) is nn.Linear for layer in model)
+
+
+@pytest.mark.parametrize(
+    "bits",
+    [
+        {"0": "W4A4", "1": "W4A4", "2": "W4A4", "*": "W2A2"},
+        {"0": "W4A4", "[12]": "W4A4", "[012]": "W2A2"},
+        {"*": "W4A4", nn.Embedding: "W8"},
+        {"[012]": "W4A4", nn.Linear: "W8A8"},
+    ],
+)
+def test_a_fallback_for_which_nothing_is_left_is_no_slip(bits):
+    model = linears()
+    quantize_(model, bits, first=None, last=None)
+    assert [layer.weight_quantizer.bits for layer in model] == [4, 4, 4]
+
+
+def test_a_layer_is_named_in_full_only_by_the_rule_that_it_gets():
+    model = nn.ModuleDict({"conv[12]": nn.Linear(2, 2), "conv1": nn.Linear(2, 2), "conv2": nn.Linear(2, 2), "x": nn.Linear(2, 2)})
+    quantize_(model, {"conv[[]12]": "W3A3", "conv[12]": "W2A2", "*": "W4A4"}, last=None)
+    assert [layer.weight_quantizer.bits for layer in model.values()] == [8, 2, 2, 4]
+
+
+def test_one_activation_quantizer_that_a_callable_gives_to_two_layers_is_refused_and_the_model_stays():
+    shared, model = get({"name": "lsq", "bits": 4}, "activations"), linears()
+    policy = {"bits": "W4A4", "activations": lambda: shared}
+    with pytest.raises(ConfigError, match=r"layer '1': .*state of layer '0'.*of its own"):
+        quantize_(model, policy, first=None, last=None)
+    assert all(type(layer) is nn.Linear for layer in model)
+    model = nn.Sequential(nn.Linear(4, 4))
+    model.append(model[0])
+    quantize_(model, policy, first=None, last=None)  # one layer in two places
+    assert model[0] is model[1]
+    assert model[0].input_quantizer is shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
 
@@ -200,3 +201,19 @@ def test_layers_in_a_plain_list_are_named(tmp_path):
 
     with pytest.raises(ExportError, match="'norms' keeps layers in a plain list"):
         lobit.export(Hidden().eval(), torch.randn(2, 4), tmp_path / "x.lobit")
+
+
+def test_layers_that_quantize_gradients_alone_export_as_the_float_net(tmp_path):
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)
+    ).eval()
+    model = copy.deepcopy(plain)
+    lobit.quantize_(model, "W32A32G6", first=None, last=None)
+    x = torch.randn(4, 3, 6, 6)
+    export(plain, x, tmp_path / "float.lobit")
+    report = export(model, x, tmp_path / "net.lobit")
+    assert (tmp_path / "net.lobit").read_bytes() == (tmp_path / "float.lobit").read_bytes()
+    assert {"0", "2", "5"} <= set(report.inexact)
+    assert verify(model, tmp_path / "net.lobit", x)
+    assert all(model[index].gradient_quantizer is not None for index in (0, 2, 5))

@@ -68,7 +68,7 @@ def test_a_packed_net_runs_in_20_lines() -> None:
 def test_a_quantizer_of_ones_own_learns_and_is_exported_with_its_codes(tmp_path: Path) -> None:
     printed = run("your_own_quantizer.py", tmp_path, "ternary.lobit")
     assert percent(printed, "packed: test accuracy") > 90
-    assert "ternary, lsq" in printed
+    assert "my_ternary, lsq" in printed
     assert printed.count("the same") == 2
     weights = [constant.code for constant in lobit.load(tmp_path / "ternary.lobit").graph.constants.values() if constant.code is not None]
     assert lobit.CodeType("ternary", 2) in weights

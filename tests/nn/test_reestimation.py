@@ -157,3 +157,46 @@ def started_alone():
     """A net whose quantizers need no data of a distributed run."""
     torch.manual_seed(0)
     return nn.Sequential(lnn.Linear(5, 8, weight_quantizer="sign", input_quantizer={"name": "linear", "bits": 8}), lnn.BatchNorm1d(8))
+
+
+class Twice(nn.Module):
+    def __init__(self, norm):
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x):
+        return self.norm(x) + self.norm(3 * x + 1)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, lnn.ShiftBatchNorm1d])
+def test_a_norm_that_runs_twice_averages_over_its_calls(kind):
+    model, data = Twice(kind(5)), batches(30, 20, 7)
+    lobit.reestimate_batch_norm(model, data)
+    for name, buffer in model.norm.named_buffers():
+        if not buffer.is_floating_point():
+            continue
+        wanted = 0.0
+        for x in data:
+            for each in (x, 3 * x + 1):
+                alone = kind(5, momentum=1.0)
+                alone(each)
+                wanted = wanted + len(x) / (2 * 57) * getattr(alone, name).double()
+        torch.testing.assert_close(buffer, wanted.float(), rtol=1e-5, atol=1e-6)
+
+
+class Sometimes(nn.Module):
+    """Its norm sees only the large batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        return self.norm(x) if len(x) > 10 else x
+
+
+def test_a_norm_that_some_batches_pass_by_averages_over_the_others():
+    model, data = Sometimes(), batches(7, 30, 20)
+    lobit.reestimate_batch_norm(model, data)
+    wanted = (30 * data[1].double().mean(0) + 20 * data[2].double().mean(0)) / 50
+    torch.testing.assert_close(model.norm.running_mean, wanted.float(), rtol=1e-5, atol=1e-6)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
 from torch import nn
 
+from lobit import nn as lnn
 from lobit.errors import ConfigError
-from lobit.optim import CombinedOptimizer, ShiftAdaMax
+from lobit.optim import CombinedOptimizer, ShiftAdaMax, with_bop
 
 
 def pair():
@@ -94,3 +96,38 @@ def test_parameters_in_two_parts_and_late_groups_are_refused():
     both = CombinedOptimizer(torch.optim.SGD([a], lr=0.1), torch.optim.SGD([b], lr=0.1))
     with pytest.raises(ConfigError, match="takes no more groups"):
         both.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["copied", "pickled"])
+def test_a_copy_goes_on_as_the_original_does_and_its_parts_share_its_state(again):
+    a, b = pair()
+    both = CombinedOptimizer(torch.optim.SGD([a], lr=0.1, momentum=0.9), torch.optim.Adam([b], lr=0.1))
+    loss(a, b).backward()
+    both.step()
+    other = again(both)
+    (c,), (d,) = (group["params"] for group in other.param_groups)
+    assert c is not a
+    assert all(part.state is other.state for part in other.optimizers)
+    assert [id(group) for part in other.optimizers for group in part.param_groups] == [id(group) for group in other.param_groups]
+    for x, y, optimizer in ((a, b, both), (c, d, other)):
+        optimizer.zero_grad()
+        loss(x, y).backward()
+        optimizer.param_groups[0]["lr"] = 0.3
+        optimizer.step()
+    assert torch.equal(a, c)
+    assert torch.equal(b, d)
+    with pytest.raises(ConfigError, match="takes no more groups"):
+        other.add_param_group({"params": [nn.Parameter(torch.zeros(1))]})
+
+
+def test_bop_beside_another_optimizer_is_copied_with_its_model():
+    model = nn.Sequential(lnn.Linear(4, 3, weight_quantizer="sign", input_quantizer="sign"), nn.Linear(3, 2))
+    optimizer = with_bop(model, torch.optim.Adam)
+    twin, other = copy.deepcopy((model, optimizer))
+    x = torch.randn(5, 4)
+    for net, each in ((model, optimizer), (twin, other)):
+        for _ in range(3):
+            each.zero_grad()
+            net(x).square().sum().backward()
+            each.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), twin.parameters(), strict=True))

@@ -13,6 +13,7 @@ from torch import nn
 from lobit import nn as lnn
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
+from lobit.quantizers import registry
 from lobit.quantizers.lsq import scale_gradient
 
 LSQ4 = {"name": "lsq", "bits": 4}
@@ -225,3 +226,59 @@ def test_the_plain_sign_has_no_step_to_learn():
     assert quantizer.step.requires_grad
     assert not Q.LSQ(1, nonnegative=False).step.requires_grad
     assert Q.LSQ(2, nonnegative=False).step.requires_grad
+
+
+STATEFUL = [lambda: Q.LSQ(4), lambda: Q.PACT(4), lambda: Q.LSQPlus(4), lambda: Q.get({"name": "affine", "bits": 4}, "activations"), Q.RSign]
+
+
+@pytest.mark.parametrize("make", STATEFUL)
+@pytest.mark.parametrize("around", [lambda q: q, lambda q: Q.CodeDropout(q, 0.5)], ids=["bare", "dropout"])
+def test_one_activation_quantizer_cannot_serve_two_layers_whose_state_it_would_hold(make, around):
+    quantizer = make()
+    first = lnn.Linear(3, 2, input_quantizer=quantizer)
+    with pytest.raises(ConfigError, match=r"a Linear with weights of shape \(2, 3\).*of its own"):
+        lnn.Linear(3, 5, input_quantizer=around(quantizer))
+    assert first.input_quantizer.owner == "a Linear with weights of shape (2, 3)"
+
+
+@pytest.mark.parametrize("make", [Q.Sign, lambda: Q.LinearQuant(4), lambda: Q.DoReFaActivations(4)])
+def test_an_activation_quantizer_without_state_may_serve_many_layers(make):
+    quantizer = make()
+    layers = [lnn.Linear(3, 2, input_quantizer=quantizer) for _ in range(2)]
+    assert layers[0].input_quantizer is layers[1].input_quantizer
+
+
+def test_a_copy_of_a_quantizer_and_one_whose_layer_is_gone_are_free():
+    quantizer = Q.LSQ(4)
+    layer = lnn.Linear(3, 2, input_quantizer=quantizer)
+    lnn.Linear(3, 2, input_quantizer=copy.deepcopy(quantizer))
+    layer.set_quantizers(None, quantizer)  # its own
+    del layer
+    lnn.Linear(3, 2, input_quantizer=quantizer)
+
+
+def test_places_of_a_recurrent_layer_cannot_share_a_quantizer_with_state():
+    quantizer = Q.LSQ(4, nonnegative=False)
+    with pytest.raises(ConfigError, match=r"hidden_l0 of a LSTM.*of its own"):
+        lnn.LSTM(3, 4, bidirectional=True, hidden_quantizer=lambda: quantizer)
+    layer = lnn.LSTM(3, 4, num_layers=2, bidirectional=True, input_quantizer=quantizer)
+    with pytest.raises(ConfigError, match="input_l0"):
+        lnn.Linear(3, 2, input_quantizer=quantizer)
+    assert layer.input_quantizers["input_l0"] is quantizer
+
+
+def quantizer_class(name):
+    """A class of this name, as a cell of a notebook defines it anew each time that it runs."""
+    return type(name, (Q.WeightQuantizer,), {"__module__": "notebook", "__qualname__": name})
+
+
+def test_a_name_belongs_to_one_class_which_may_be_defined_again(monkeypatch):
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+    with pytest.raises(
+        ConfigError, match=r"'ternary' of weights is lobit\.quantizers\.ternary\.TernaryWeights already; register Mine under another"
+    ):
+        Q.register("ternary")(quantizer_class("Mine"))
+    assert type(Q.get("ternary", "weights")) is Q.TernaryWeights
+    Q.register("mine")(quantizer_class("Mine"))
+    again = Q.register("mine")(quantizer_class("Mine"))
+    assert type(Q.get("mine", "weights")) is again

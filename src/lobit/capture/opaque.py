@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -96,17 +96,25 @@ def has_quantizer(module: lnn.QuantizedLayer) -> bool:
     return module.weight_quantizer is not None or module.input_quantizer is not None
 
 
+def _quantizes_only_gradients(module: nn.Module) -> TypeGuard[lnn.QuantizedLayer]:
+    return isinstance(module, lnn.QuantizedLayer) and module.is_quantized and not has_quantizer(module)
+
+
 @contextlib.contextmanager
 def opaque_layers(model: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
     """Make every lobit layer of a model opaque while the block runs; yields the layers by path.
 
-    One that has no place in a file refuses to run, by name. Forwards are restored whatever happens.
+    One that has no place in a file refuses to run, by name. One that quantizes gradients alone runs as the float layer that it is in eval. All is put back
+    whatever happens.
     """
     modules = dict(model.named_modules())
     layers = {path: module for path, module in modules.items() if is_opaque(module)}
     refused = {path: module for path, module in modules.items() if why_refused(module) and "forward" not in vars(module)}
+    gradients = {module: module.gradient_quantizer for module in modules.values() if _quantizes_only_gradients(module)}
     token = _layers.set(layers)
     try:
+        for layer in gradients:
+            layer.gradient_quantizer = None
         for path, layer in layers.items():
             vars(layer)["forward"] = partial(_call, path)
         for path, layer in refused.items():
@@ -115,6 +123,8 @@ def opaque_layers(model: nn.Module) -> Iterator[Mapping[str, nn.Module]]:
     finally:
         for layer in (*layers.values(), *refused.values()):
             vars(layer).pop("forward", None)
+        for layer, quantizer in gradients.items():
+            layer.gradient_quantizer = quantizer
         _layers.reset(token)
 
 

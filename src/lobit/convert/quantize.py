@@ -38,7 +38,8 @@ def quantize_(
         - ``"W2A4"`` for all layers, ``"W2A4G6"`` with the gradients of their sums;
         - one policy with its quantizers named: ``{"bits": "W2A2G6", "weights": "dorefa", "activations": "dorefa", "gradients": "dorefa"}``;
         - a mapping of patterns to such policies, None to leave a layer alone. A pattern is the path of a layer, a shell pattern (``"features.*"``), or
-          a class (``nn.Conv2d``, or ``"nn.Conv2d"``). The first that fits counts, so the narrow ones come before the wide ones;
+          a class (``nn.Conv2d``, or ``"nn.Conv2d"``). The first that fits counts, so the narrow ones come before the wide ones; one
+          that a wider one before it leaves no layer is refused;
         - the path of a YAML file (``"policy.yaml"``), see the notes.
     first, last : str, Bits, mapping or None
         Policies of the first and last quantizable layer in the order of modules; None treats them like all. A layer that ``bits`` names in full, or leaves
@@ -169,9 +170,12 @@ def _replace(
     quantizers = [setting.build(role) for role in entry.roles]
     for quantizer in quantizers:
         if quantizer is not None:
-            quantizer.owner = f"layer {path!r}"
+            quantizer.owner = quantizer.owner or f"layer {path!r}"
             quantizer.train(module.training)
-    new.set_quantizers(*quantizers)  # type: ignore[operator]  # every class of the table with roles has it
+    try:
+        new.set_quantizers(*quantizers)  # type: ignore[operator]  # every class of the table with roles has it
+    except ConfigError as error:
+        raise ConfigError(f"layer {path!r}: {error}") from None
     aliases = ["float" if quantizer is None else quantizer.alias for quantizer in quantizers]
     if aliases[2:] == ["float"]:
         aliases.pop()

@@ -37,14 +37,18 @@ class Rules:
         Raises
         ------
         ConfigError
-            For a pattern that fits no layer.
+            For a pattern that fits no layer, or that one before it leaves none.
         """
         for pattern, _ in self.patterns:
             self._check(pattern, products, modules, "quantizable layer")
+        self._check_order(products, modules)
         for pattern in self.skip:
             self._check(pattern, [path for path in modules if path], modules, "module")
-        chosen = {path: self._setting(path, modules[path]) for path in products}
-        named = {path for path, _ in self.patterns if isinstance(path, str)}  # a layer named in full is not overruled by first and last
+        rule = {path: next(((p, found) for p, found in self.patterns if _applies(path, modules[path], p)), None) for path in products}
+        chosen = {path: None if found is None else found[1] for path, found in rule.items()}
+        named = {
+            path for path, found in rule.items() if found and found[0] == path
+        }  # a layer named in full is not overruled by first and last
         counted = [path for path in products if not _by_name_only(modules[path])]
         for special, place in ((self.first, counted[:1]), (self.last, counted[-1:])):
             for path in place:
@@ -60,12 +64,16 @@ class Rules:
         around = [".".join(parts[:depth]) for depth in range(len(parts) + 1)]
         return any(fits(place, modules[place], pattern) for place in around if place in modules for pattern in self.skip)
 
-    def _setting(self, path: str, module: nn.Module) -> Setting | None:
-        by_name = _by_name_only(module)
-        for pattern, found in self.patterns:
-            if fits(path, module, pattern) and not (by_name and pattern == EVERYTHING):
-                return found
-        return None
+    def _check_order(self, paths: Sequence[str], modules: Mapping[str, nn.Module]) -> None:
+        """A pattern whose layers a wider one before it takes is a slip; one that narrower ones leave nothing is a fallback."""
+        taken = [(pattern, {path for path in paths if _applies(path, modules[path], pattern)}) for pattern, _ in self.patterns]
+        for index, (pattern, own) in enumerate(taken):
+            for before, others in taken[:index]:
+                if own and own <= others and _is_wider(before, pattern, own < others or pattern in own):
+                    raise ConfigError(
+                        f"{self.source}pattern {_shown(pattern)} never applies: {_shown(before)} stands before it and takes all its layers; the first "
+                        f"pattern that fits a layer counts, so put {_shown(pattern)} first"
+                    )
 
     def _check(self, pattern: Pattern, paths: Sequence[str], modules: Mapping[str, nn.Module], what: str) -> None:
         """A pattern of names that fits nothing is a slip; a class may be absent, so that one policy serves several models."""
@@ -108,6 +116,23 @@ def fits(path: str, module: nn.Module, pattern: Pattern) -> bool:
     if cls is not None:
         return isinstance(module, cls)
     return path == pattern or fnmatch.fnmatchcase(path, str(pattern))
+
+
+def _applies(path: str, module: nn.Module, pattern: Pattern) -> bool:
+    """Whether a pattern means a product; ``"*"`` means none that only its name quantizes."""
+    return fits(path, module, pattern) and not (pattern == EVERYTHING and _by_name_only(module))
+
+
+def _is_wider(before: Pattern, pattern: Pattern, takes_more: bool) -> bool:
+    """Whether a pattern that takes all layers of a later one is the wider of the two; of classes, whether it is so in every model."""
+    if before == EVERYTHING:
+        return True
+    cls, other = _named_class(pattern), _named_class(before)
+    return takes_more if cls is None else other is not None and issubclass(cls, other)
+
+
+def _shown(pattern: Pattern) -> str:
+    return repr(pattern) if isinstance(pattern, str) else pattern.__name__
 
 
 def _named_class(pattern: Pattern) -> type[nn.Module] | None:

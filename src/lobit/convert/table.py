@@ -86,8 +86,8 @@ def _recurrent(module: Any) -> str:
 
 def _avg_pool(old: Any, cls: type[nn.Module]) -> nn.Module:
     settings = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-    new = cls(**{name: getattr(old, name) for name in settings if hasattr(old, name)})
-    return new.train(old.training)
+    cls(**{name: getattr(old, name) for name in settings if hasattr(old, name)})  # refuses settings that it cannot have
+    return share(old, cls)
 
 
 _NORM, _POOL = "eval in two exact steps", "one order of summation"

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes
 from lobit.nn.gradients import Product, product_with_quantized_gradient
+from lobit.nn.holders import hold
 from lobit.nn.scaled_product import Map, kept_dtype, scaled_product
 from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
@@ -43,14 +44,23 @@ class QuantizedLayer(nn.Module):
         input_quantizer: ActivationQuantizer | None,
         gradient_quantizer: GradientQuantizer | None = None,
     ) -> None:
-        """Attach quantizers; None leaves that side in float."""
+        """Attach quantizers; None leaves that side in float.
+
+        Raises
+        ------
+        ConfigError
+            For a quantizer with a state that belongs to another layer.
+        """
+        name = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
+        if input_quantizer is not None:
+            hold(input_quantizer, self, input_quantizer.owner or name)
         if weight_quantizer is not None:
             weight_quantizer.attach(self.rows(self.weight))
         if input_quantizer is not None:
             input_quantizer.attach(self.input_channels, self.weight.device)
         for quantizer in (weight_quantizer, input_quantizer, gradient_quantizer):
             if quantizer is not None and not quantizer.owner:
-                quantizer.owner = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
+                quantizer.owner = name
         self.weight_quantizer = weight_quantizer
         self.input_quantizer = input_quantizer
         self.gradient_quantizer = gradient_quantizer

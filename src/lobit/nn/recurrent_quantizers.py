@@ -14,6 +14,7 @@ from lobit.bits import Alphabet
 from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
+from lobit.nn.holders import hold
 from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
 from lobit.nn.scaled_product import kept_dtype
@@ -142,7 +143,10 @@ class RecurrentQuantizers(nn.Module):
 
     def _enter(self, table: nn.ModuleDict, key: str, quantizer: Quantizer | None) -> None:
         if quantizer is not None:
-            quantizer.owner = f"{key} of {quantizer.owner or self._name()}"
+            owner = f"{key} of {quantizer.owner or self._name()}"
+            if isinstance(quantizer, ActivationQuantizer):
+                hold(quantizer, self, owner, key)
+            quantizer.owner = owner
             quantizer.train(self.training)
             table[key] = quantizer
 

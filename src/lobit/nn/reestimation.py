@@ -18,7 +18,8 @@ def reestimate_batch_norm(model: nn.Module, batches: Batches, *, progress: Progr
 
     A running average follows weights that were still moving, and codes that jumped back and forth; calibration changes what layers give. Here weights stand
     still: batch norms run as in training, all else as in eval, and each running mean and variance (inverse deviation, of a shift-based one) becomes the average of those of the batches, weighted by
-    their samples: ``mean <- mean + (batch mean - mean) n / N``, n samples of the batch, N so far. The result does not depend on the order of the batches when
+    their samples: ``mean <- mean + (batch mean - mean) n / N``, n samples of the batch, N so far. A norm that runs several times in a forward averages over all its
+    calls. The result does not depend on the order of the batches when
     a model has one batch norm; behind another one, inputs are normalized by each batch itself, as in training. So use batches of the size that training had.
 
     Under `torch.distributed` each process brings its own data; the statistics of all are averaged, weighted by their samples.
@@ -56,22 +57,25 @@ def reestimate_batch_norm(model: nn.Module, batches: Batches, *, progress: Progr
     before = {
         path: ({name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)}, norm.momentum) for path, norm in norms.items()
     }
-    samples = 0
-    reached: set[nn.Module] = set()
-    hooks = [norm.register_forward_hook(lambda norm, *_: reached.add(norm)) for norm in norms.values()]
+    counted: dict[nn.Module, int] = dict.fromkeys(norms.values(), 0)  # samples that each norm saw, in all its calls
+    count = 0
+
+    def weigh(norm: BatchNorm, *_: object) -> None:
+        counted[norm] += count
+        norm.momentum = count / counted[norm] if count else 0.0
+
+    hooks = [norm.register_forward_pre_hook(weigh) for norm in norms.values()]
     try:
         with in_eval(model):
             for norm in norms.values():
                 norm.reset_running_stats()
                 norm.train()
-            for count in feed(model, batches, progress):
-                samples += count
-                for norm in norms.values():
-                    norm.momentum = count / samples
+            for count in feed(model, batches, progress):  # noqa: B007  # `weigh` reads it
+                pass
         for path, norm in norms.items():
-            if norm not in reached:
+            if not counted[norm]:
                 raise ConfigError(f"batch norm {path!r} saw no data: no batch reached it; give data that runs through it")
-            _join_processes(norm, samples)
+            _join_processes(norm, counted[norm])
     except BaseException:
         for path, norm in norms.items():
             for name, buffer in before[path][0].items():

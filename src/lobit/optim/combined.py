@@ -74,9 +74,11 @@ class CombinedOptimizer(Optimizer):
             optimizer.step()
         return loss
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what ``state_dict`` gave, of the same optimizers in the same order."""
-        super().load_state_dict(state_dict)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "optimizers": self.optimizers}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # of a copy, of a pickle, or of a state_dict that is loaded, which has no parts
         self._share()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -86,7 +88,7 @@ class CombinedOptimizer(Optimizer):
         super().add_param_group(param_group)
 
     def _share(self) -> None:
-        """Hand groups and state, which loading makes anew, to the parts."""
+        """Hand groups and state, which loading and copying make anew, to the parts."""
         start = 0
         for optimizer in self.optimizers:
             end = start + len(optimizer.param_groups)

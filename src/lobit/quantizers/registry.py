@@ -17,14 +17,31 @@ _REGISTRY: dict[tuple[Role, str], type[Quantizer]] = {}
 
 
 def register(alias: str) -> Callable[[type[Q]], type[Q]]:
-    """Enter a quantizer class under a name; weights, activations and gradients have their own names."""
+    """Enter a quantizer class under a name; weights, activations and gradients have their own names.
+
+    A class that is defined again, as a notebook cell that runs twice does, takes the place of the former.
+
+    Raises
+    ------
+    ConfigError
+        For a name that another class has.
+    """
 
     def enter(cls: type[Q]) -> type[Q]:
+        former = _REGISTRY.get((cls.role, alias))
+        if former is not None and _full_name(former) != _full_name(cls):
+            raise ConfigError(
+                f"quantizer {alias!r} of {cls.role} is {_full_name(former)} already; register {cls.__name__} under another name"
+            )
         cls.alias = alias
         _REGISTRY[cls.role, alias] = cls
         return cls
 
     return enter
+
+
+def _full_name(cls: type[Quantizer]) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def names(role: Role) -> list[str]:
