@@ -57,8 +57,6 @@ class Quantizer(nn.Module):
         Its name in the registry.
     zero : int
         The code of real 0; 0 for all quantizers of this package.
-    fractions : bool
-        Whether codes are no integers: then it trains, but has no code type and cannot be exported.
     owner : str
         The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
     off : bool
@@ -68,13 +66,22 @@ class Quantizer(nn.Module):
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
-    fractions: bool = False
     owner: str = ""
     off: bool = False
 
     def __call__(self, x: Tensor) -> Quantized:
         """Quantize; while it is off, the floats themselves with scale 1."""
         return self._through(x) if self.off else super().__call__(x)
+
+    @property
+    def fractions(self) -> bool:
+        """Whether codes are no integers: then it trains, but has no code type and cannot be exported."""
+        return False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it waits for a batch that holds more than zeros, and gives codes of 0 until then; it may have no `code_type` yet."""
+        return False
 
     @property
     def code_type(self) -> CodeType:
