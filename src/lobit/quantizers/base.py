@@ -244,6 +244,13 @@ def operand(value: float | Tensor) -> Tensor:
     return torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(-1)
 
 
+def check_flag(value: bool, name: str, what: str) -> bool:
+    """``value`` if it is True or False itself, else a `ConfigError`: a text such as ``"no"`` is true in Python."""
+    if type(value) is not bool:
+        raise ConfigError(f"{name} of {what} is True or False, not {value!r}")
+    return value
+
+
 def check_width(bits: int, low: int, what: str, hint: str = "") -> int:
     """``bits`` if it is an integer from ``low`` to 8, else a `ConfigError`."""
     if type(bits) is not int or not low <= bits <= 8:
