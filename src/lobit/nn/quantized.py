@@ -80,6 +80,15 @@ class QuantizedLayer(nn.Module):
         x, zero = self.input_quantizer.code_type, self.input_quantizer.zero
         return self.rows(self.weight)[0].numel() * max(abs(x.lo - zero), abs(x.hi - zero)) * self.weight_quantizer.code_type.max_abs
 
+    def check_input_bits(self, bits: int) -> None:
+        """Refuse a width of the input that the layer cannot have, whatever the quantizer can.
+
+        Raises
+        ------
+        ConfigError
+            For such a width.
+        """
+
     def rows(self, weight: Tensor) -> Tensor:
         """Weights with the output channels first, ``(O, ..)``, as quantizers and `product` take them."""
         return weight

@@ -104,10 +104,13 @@ class Quantizer(nn.Module):
     def set_bits(self, bits: int) -> None:
         """Change the width; learned state starts anew, from the weights or the next batch.
 
+        It checks the width, stores it as ``bits`` and calls `reset`. A class says with `check_bits` that its width may change, and makes in `reset`
+        whatever it keeps that depends on ``bits``.
+
         Raises
         ------
         ConfigError
-            For a width it cannot have.
+            For a width it cannot have, or a class whose width does not change.
         """
         self.check_bits(bits)
         self.bits = bits
@@ -117,13 +120,19 @@ class Quantizer(nn.Module):
         self.reset()
 
     def check_bits(self, bits: int) -> None:
-        """Refuse a width that it cannot have, see `set_bits`."""
+        """Refuse a width that it cannot have with its settings, see `set_bits`.
+
+        Here every width is refused. A class whose width may change has its own, which raises `ConfigError` for widths out of its range.
+        """
         if "bits" not in inspect.signature(type(self)).parameters or not hasattr(self, "bits"):
             raise ConfigError(
                 f"quantizer {self.alias!r} has one width and cannot change to {bits!r} bits; take one with a width, such as 'lsq' or 'linear', or "
                 "switch it off (32 bits)"
             )
-        type(self)(bits=bits)  # refuses a width that the class does not have
+        raise ConfigError(
+            f"{type(self).__name__} does not say that its width may change to {bits!r} bits: implement check_bits(bits), which raises ConfigError for a "
+            "width that it cannot have, and reset(), which makes anew what it keeps that depends on bits; or switch it off (32 bits)"
+        )
 
     def _through(self, x: Tensor) -> Quantized:
         scale = constant(1.0, x)
