@@ -105,7 +105,7 @@ class Quantizer(nn.Module):
         """Change the width; learned state starts anew, from the weights or the next batch.
 
         It checks the width, stores it as ``bits`` and calls `reset`. A class says with `check_bits` that its width may change, and makes in `reset`
-        whatever it keeps that depends on ``bits``.
+        whatever it keeps that depends on ``bits``; so does a subclass of a class that says so.
 
         Raises
         ------
