@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lobit import nn as lnn
+from lobit import quantizers as Q
+from lobit.errors import ConfigError
 from lobit.nn.scaled_product import Convolution, kept_dtype, scaled_product
 
 CASES = [
@@ -157,3 +159,54 @@ def test_a_layer_of_float64_has_gradients_of_float64():
     F.conv1d(layer.input_quantizer(b).values(), layer.weight_quantizer(layer.weight).values()).square().sum().backward()
     for ours, theirs in zip(found, (b.grad, layer.weight.grad, layer.weight_quantizer.step.grad), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+class _Awry(Q.LogQuant):
+    """Powers of two that a layer is told are integers, with a code type that fails."""
+
+    fractions = False
+
+
+def test_a_code_type_that_fails_is_not_taken_for_zeros():
+    layer = lnn.Linear(6, 3, weight_quantizer="sign", input_quantizer=_Awry(8))
+    with pytest.raises(ConfigError, match="for training alone"):
+        layer(torch.rand(4, 6) + 0.1)
+
+
+class _Waits(Q.ActivationQuantizer):
+    """Zeros until it is told otherwise."""
+
+    undecided = True
+
+    @property
+    def code_type(self):
+        raise ConfigError("undecided")
+
+    def forward(self, x):
+        return Q.Quantized(x * 0, torch.ones(()))
+
+
+def test_a_quantizer_that_says_it_is_undecided_gives_zeros():
+    layer = lnn.Linear(6, 3, weight_quantizer="sign", input_quantizer=_Waits())
+    y = layer(torch.rand(4, 6))
+    assert torch.equal(y, layer.bias.expand(4, 3))
+    y.sum().backward()
+    assert not layer.weight.grad.any()
+
+
+@pytest.mark.parametrize("name", ["lsq", "affine", "lsq_plus"])
+def test_quantizers_that_start_at_data_are_undecided_until_a_batch_with_other_values(name):
+    quantizer = Q.get({"name": name, "bits": 4}, "activations")
+    layer = lnn.Linear(6, 3, weight_quantizer="sign", input_quantizer=quantizer)
+    for x, waits in ((torch.zeros(4, 6), True), (torch.rand(4, 6), False)):
+        assert Q.CodeDropout(quantizer, 0.1).undecided
+        layer(x).sum().backward()
+        assert quantizer.undecided is waits
+
+
+def test_an_input_that_calibration_observes_keeps_its_floats_for_the_gradient():
+    layer = lnn.Linear(6, 3, weight_quantizer={"name": "linear", "bits": 4}, input_quantizer={"name": "lsq", "bits": 4})
+    layer.input_quantizer.observer = Q.Observer()
+    x = torch.rand(4, 6)
+    layer(x).sum().backward()
+    torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(3, 6))

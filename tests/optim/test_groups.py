@@ -8,7 +8,7 @@ from torch import nn
 
 from lobit import nn as lnn
 from lobit.errors import ConfigError
-from lobit.optim import groups_by, is_latent, is_one_bit, is_step, parameter_groups, step_factor
+from lobit.optim import groups_by, is_latent, is_one_bit, is_step, parameter_groups, step_factor, with_bop
 from lobit.quantizers import LSQ, CodeDropout
 
 
@@ -90,3 +90,13 @@ def test_torchs_optimizers_take_the_groups_in_every_implementation(kind, fused):
         net(torch.randn(5, 8)).square().mean().backward()
         optimizer.step()
         optimizer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("bits", [5, 8])
+def test_weights_without_a_code_type_are_not_one_bit(bits):
+    log = {"name": "log", "bits": bits}
+    net = nn.Sequential(lnn.Linear(4, 3, weight_quantizer=log, input_quantizer=log), lnn.Linear(3, 2, weight_quantizer="sign"))
+    groups = groups_by(net, {is_one_bit: {"lr": 1}}, rest={"lr": 2})
+    assert [names(net, group) for group in groups] == [["1.weight"], ["0.weight", "0.bias", "1.bias"]]
+    optimizer = with_bop(net, torch.optim.SGD)
+    assert [group["params"] for group in optimizer.optimizers[0].param_groups] == [[net[1].weight]]

@@ -84,3 +84,32 @@ def test_wide_powers_train_on_fractions_that_no_layer_mistakes_for_integers(bits
 
 def test_not_a_number_stays_one():
     assert Q.log_quant(torch.tensor([float("nan")]), 3).isnan().all()
+
+
+def test_whether_codes_are_fractions_follows_the_width():
+    for quantizer in (Q.LogQuant(4), Q.LogQuantWeights(4), Q.CodeDropout(Q.LogQuant(4), 0.1)):
+        for bits, fractions in ((8, True), (2, False), (5, True), (4, False)):
+            quantizer.set_bits(bits)
+            assert quantizer.fractions is fractions
+
+
+@pytest.mark.parametrize(("weights", "inputs"), [("log", "sign"), ("sign", "log")])
+def test_wide_powers_train_in_a_recurrent_layer(weights, inputs):
+    """With float copies in place of codes as the oracle: the layer's own steps without kept integers."""
+    given = {"log": {"name": "log", "bits": 5}, "sign": "sign"}
+    torch.manual_seed(0)
+    layer = lnn.LSTM(5, 4, weight_quantizer=given[weights], input_quantizer=given[inputs])
+    x, found = torch.randn(6, 3, 5), []
+    for training in (True, False):
+        layer.train(training).zero_grad()
+        y = layer(x)[0]
+        y.square().sum().backward()
+        found.append([y.detach(), *(parameter.grad.clone() for parameter in layer.parameters())])
+    compiled = torch.compile(layer.train(), backend="eager")
+    layer.zero_grad()
+    y = compiled(x)[0]
+    y.square().sum().backward()
+    wanted = [y.detach(), *(parameter.grad for parameter in layer.parameters())]
+    for got in found:
+        for a, b in zip(got, wanted, strict=True):
+            torch.testing.assert_close(a, b)

@@ -282,3 +282,30 @@ def test_a_name_belongs_to_one_class_which_may_be_defined_again(monkeypatch):
     Q.register("mine")(quantizer_class("Mine"))
     again = Q.register("mine")(quantizer_class("Mine"))
     assert type(Q.get("mine", "weights")) is again
+
+
+def test_a_recurrent_layer_waits_through_a_batch_of_zeros():
+    layer = lnn.LSTM(5, 4, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    for x, waits in ((torch.zeros(3, 2, 5), True), (torch.randn(3, 2, 5), False)):
+        layer(x)[0].sum().backward()
+        assert layer.input_quantizers["input_l0"].undecided is waits
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "setting"),
+    [
+        ("weights", "affine", "per_channel"),
+        ("weights", "affine", "symmetric"),
+        ("activations", "affine", "symmetric"),
+        ("activations", "affine", "signed"),
+        ("activations", "lsq", "nonnegative"),
+        ("weights", "ternary", "per_channel"),
+        ("gradients", "linear", "inputs_only"),
+    ],
+)
+@pytest.mark.parametrize("value", ["no", "false", "", 0, 1])
+def test_only_true_and_false_are_flags(role, name, setting, value):
+    bits = 2 if name == "ternary" else 4
+    with pytest.raises(ConfigError, match=rf"{setting} .*True.*False.* not {value!r}"):
+        Q.get({"name": name, "bits": bits, setting: value}, role)
+    assert Q.get({"name": name, "bits": bits, setting: False}, role)

@@ -97,3 +97,23 @@ def test_each_matrix_of_a_recurrent_layer_is_counted():
         layer[0].weight_hh_l0.neg_()
     flips.update()
     assert flips.compute() == {"0.weight_ih_l0": 0.0, "0.weight_hh_l0": 1.0, "all": pytest.approx(27 / 63)}
+
+
+@pytest.mark.parametrize("bits", [4, 5, 8])
+def test_powers_of_two_are_compared_at_every_width(bits):
+    layer = lnn.Linear(40, 3, weight_quantizer={"name": "log", "bits": bits})
+    model = nn.Sequential(layer)
+    flips = FlipRatio(model)
+    flips.update()
+    with torch.no_grad():
+        layer.weight.copy_(torch.where(torch.arange(40) < 10, 2.0, 1.0) * layer.weight.sign().where(layer.weight != 0, 1) / 4)
+    flips.update()
+    flips.reset()
+    with torch.no_grad():
+        layer.weight[:, :10] /= 2
+    flips.update()
+    assert flips.compute() == {"0": 0.25, "all": 0.25}
+    layer.weight_quantizer.set_bits(6)
+    flips.reset()
+    flips.update()
+    assert flips.compute() == {}

@@ -10,10 +10,15 @@ from torch import nn
 
 import lobit
 from lobit import nn as lnn
-from lobit.bits import Alphabet
 from lobit.errors import ConfigError, ExportError
 from lobit.optim import clip_latent_weights, parameter_groups
-from lobit.quantizers import LSQ, CodeDropout, get, names
+from lobit.quantizers import (
+    LSQ,
+    ActivationQuantizer,
+    CodeDropout,
+    Quantized,
+    round_in_range,
+)
 from lobit.training import QuantizationSchedule
 
 
@@ -201,45 +206,6 @@ def test_times_widths_and_models_that_do_not_fit_are_refused_before_any_training
     QuantizationSchedule(model, {1: "float"})
 
 
-@pytest.mark.parametrize(("role", "name"), [(role, name) for role in ("weights", "activations") for name in names(role)])
-def test_every_quantizer_that_changes_its_width_is_as_one_made_with_it(role, name):
-    """Whatever a class keeps of its width must follow."""
-    torch.manual_seed(1)
-    x = torch.rand(6, 5) - 0.5
-    for first, then in ((8, 4), (4, 2), (2, 4), (8, 1)):
-        try:
-            made, changed = get(name, role, bits=then), get(name, role, bits=first)
-        except ConfigError:
-            continue
-        if role == "weights":
-            made.attach(x)
-            changed.attach(x)
-        changed(x * 3)
-        try:
-            changed.set_bits(then)
-        except ConfigError:
-            continue
-        torch.manual_seed(2)
-        wanted = made(x)
-        torch.manual_seed(2)
-        found = changed(x)
-        assert torch.equal(found.codes, wanted.codes), (first, then)
-        assert torch.equal(torch.as_tensor(found.scale), torch.as_tensor(wanted.scale)), (first, then)
-        assert changed.code_type == made.code_type
-
-
-def test_a_width_of_one_bit_and_back_decides_the_sign_anew():
-    quantizer = LSQ(1)
-    quantizer(torch.randn(50))
-    assert quantizer.code_type.alphabet is Alphabet.ODD
-    assert not quantizer.step.requires_grad
-    quantizer.set_bits(4)
-    quantizer(torch.rand(50))
-    assert quantizer.code_type.alphabet is Alphabet.UNSIGNED
-    assert quantizer.step.requires_grad
-    assert copy.deepcopy(quantizer).bits == 4
-
-
 def recurrent():
     torch.manual_seed(0)
     return lnn.LSTM(5, 4, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 2})
@@ -278,3 +244,76 @@ def test_a_delay_of_a_net_that_has_seen_data_starts_its_steps_anew():
     step(model)
     expected = 2 * model[3].weight.detach().abs().double().mean(1, keepdim=True)  # hi is 1
     torch.testing.assert_close(model[3].weight_quantizer.step.detach(), expected.float())
+
+
+def test_weights_with_a_zero_point_are_not_scheduled_to_eight_bits():
+    model = nn.Sequential(lnn.Linear(4, 3, weight_quantizer={"name": "affine", "bits": 4, "symmetric": False}))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ConfigError, match=r"asks for 8 bits of '0\.weight_quantizer': weights with a zero point have 1 to 7 bits"):
+        QuantizationSchedule(model, {1: "float", 2: "W8A32"})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not model[0].weight_quantizer.off
+    QuantizationSchedule(model, {2: "W7A32"}).advance(0)
+    assert model[0].weight_quantizer.bits == 7
+
+
+class SixByStep(ActivationQuantizer):
+    """As the tutorial's: state that depends on bits, made in the constructor."""
+
+    def __init__(self, bits):
+        super().__init__()
+        self.bits = bits
+        self.register_buffer("step", torch.tensor(6.0 / (2**bits - 1)), persistent=False)
+
+    @property
+    def code_type(self):
+        return lobit.CodeType("unsigned", self.bits)
+
+    def forward(self, x):
+        return Quantized(round_in_range(x / self.step, 0, self.code_type.hi), self.step)
+
+
+class SixThatFollows(SixByStep):
+    """With what the refusal asks for."""
+
+    def check_bits(self, bits):
+        if bits not in (2, 4, 8):
+            raise ConfigError(f"2, 4 or 8 bits, not {bits}")
+
+    def reset(self):
+        self.step.fill_(6.0 / (2**self.bits - 1))
+
+
+def test_a_class_that_does_not_say_that_its_width_may_change_is_refused_one():
+    layer = lnn.Linear(4, 3, weight_quantizer="sign", input_quantizer=SixByStep(4))
+    with pytest.raises(
+        ConfigError, match=r"8 bits of 'input_quantizer': SixByStep does not say .* implement check_bits\(bits\).* and reset\(\)"
+    ):
+        QuantizationSchedule(layer, {1: "W32A8"})
+    with pytest.raises(ConfigError, match="SixByStep"):
+        layer.input_quantizer.set_bits(8)
+    assert layer.input_quantizer.bits == 4
+    QuantizationSchedule(layer, {1: "float"}).advance(0)
+    assert layer.input_quantizer.off
+
+
+def test_a_class_of_ones_own_that_says_so_is_as_one_made_with_the_width():
+    layer = lnn.Linear(4, 3, weight_quantizer="sign", input_quantizer=SixThatFollows(4))
+    QuantizationSchedule(layer, {1: "W32A8"}).advance(0)
+    x = torch.linspace(-1, 7, 50)
+    assert torch.equal(layer.input_quantizer(x).codes, SixThatFollows(8)(x).codes)
+    layer.input_quantizer.set_bits(2)
+    with pytest.raises(ConfigError, match="asks for 5 bits of 'input_quantizer': 2, 4 or 8 bits, not 5"):
+        QuantizationSchedule(layer, {1: "W32A5"})
+
+
+@pytest.mark.parametrize("value", [1, -1])
+def test_a_border_of_one_bit_codes_forbids_a_schedule_to_more_bits(value):
+    one_bit = {"name": "lsq", "bits": 1, "nonnegative": False}
+    model = nn.Sequential(lnn.Conv2d(2, 3, 3, padding=1, padding_value=value, weight_quantizer="sign", input_quantizer=one_bit))
+    with pytest.raises(
+        ConfigError, match=rf"asks for 8 bits of '0\.input_quantizer': the layer has padding_value={value}, .*or take padding_value=0"
+    ):
+        QuantizationSchedule(model, {1: "float", 2: "W32A8"})
+    assert model[0].input_quantizer.bits == 1
+    QuantizationSchedule(model, {1: "float"})

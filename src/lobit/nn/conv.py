@@ -62,6 +62,14 @@ class ConvLayer(QuantizedLayer):
         check_padding_value(self.padding_value, input_quantizer)
         super().set_quantizers(weight_quantizer, input_quantizer, gradient_quantizer)
 
+    def check_input_bits(self, bits: int) -> None:
+        """Refuse more than one bit where the border holds a code of one bit."""
+        if self.padding_value and bits != 1:
+            raise ConfigError(
+                f"the layer has padding_value={self.padding_value}, a code of one-bit inputs of -1/+1, so that its input cannot have {bits} bits; "
+                "switch it off (32 bits), or take padding_value=0"
+            )
+
     def product(self, x: Tensor, weight: Tensor) -> Tensor:
         """The convolution without a bias; real 0 pads it, a `padding_value` is there already."""
         padding = 0 if self.padding_value else self.padding

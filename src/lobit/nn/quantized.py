@@ -90,6 +90,15 @@ class QuantizedLayer(nn.Module):
         x, zero = self.input_quantizer.code_type, self.input_quantizer.zero
         return self.rows(self.weight)[0].numel() * max(abs(x.lo - zero), abs(x.hi - zero)) * self.weight_quantizer.code_type.max_abs
 
+    def check_input_bits(self, bits: int) -> None:
+        """Refuse a width of the input that the layer cannot have, whatever the quantizer can.
+
+        Raises
+        ------
+        ConfigError
+            For such a width.
+        """
+
     def rows(self, weight: Tensor) -> Tensor:
         """Weights with the output channels first, ``(O, ..)``, as quantizers and `product` take them."""
         return weight
@@ -131,7 +140,7 @@ class QuantizedLayer(nn.Module):
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None
             if how is not None and self._keeps_codes(inputs):
-                kept = (_kept(self.input_quantizer), kept_dtype(*_range(self.weight_quantizer)))
+                kept = (_kept(self.input_quantizer), kept_dtype(*code_range(self.weight_quantizer)))
                 return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, kept)
             y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
@@ -153,7 +162,8 @@ class QuantizedLayer(nn.Module):
 
     def _keeps_codes(self, inputs: Quantized) -> bool:
         """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
-        plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or torch.compiler.is_compiling()
+        plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or self._observes
+        plain = plain or torch.compiler.is_compiling()
         return self.training and torch.is_grad_enabled() and self.weight.dtype == torch.float32 and not plain
 
     @property
@@ -207,17 +217,16 @@ class QuantizedLayer(nn.Module):
 
 def _kept(quantizer: ActivationQuantizer | None) -> torch.dtype:
     """In which dtype a layer keeps its input's integers for the backward pass; bool where they are -1 and +1 alone, as no dropout leaves them."""
-    lo, hi = _range(quantizer)
+    lo, hi = code_range(quantizer)
     dropped = isinstance(quantizer, CodeDropout)
     one_bit = (lo, hi) == (-1, 1) and quantizer is not None and quantizer.code_type.bits == 1
     return torch.bool if one_bit and not dropped else kept_dtype(lo, hi)
 
 
-def _range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
+def code_range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
     """Of ``codes - zero``; that of nothing but zeros while a quantizer waits for its first batch with other values."""
     assert quantizer is not None
-    try:
-        code = quantizer.code_type
-    except ConfigError:
+    if quantizer.undecided:
         return 0, 0
+    code = quantizer.code_type
     return code.lo - quantizer.zero, code.hi - quantizer.zero

@@ -15,7 +15,7 @@ from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.holders import hold
-from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer
+from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer, code_range
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
 from lobit.nn.scaled_product import kept_dtype
 from lobit.quantizers import (
@@ -243,15 +243,15 @@ class RecurrentQuantizers(nn.Module):
         weights = self._weight_quantizer(f"weight_{which}{place.suffix}")
         table, key = (self.input_quantizers, place.source) if which == "ih" else (self.hidden_quantizers, f"hidden{place.suffix}")
         inputs: ActivationQuantizer | None = self._find(table, key)
-        if weights is None or inputs is None:
+        if weights is None or inputs is None or weights.fractions or inputs.fractions:
             return False
         code = inputs.code_type
         return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
 
     def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
         weights = self._weight_quantizer(f"weight_ih{place.suffix}")
-        found: list[Quantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
-        return tuple(None if q is None else kept_dtype(q.code_type.lo - q.zero, q.code_type.hi - q.zero) for q in found)
+        found: list[ActivationQuantizer | WeightQuantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
+        return tuple(None if q is None or q.fractions else kept_dtype(*code_range(q)) for q in found)
 
     def _start(self, place: Place, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
         """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""

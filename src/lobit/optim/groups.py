@@ -32,7 +32,7 @@ def is_latent(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
 def is_one_bit(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a parameter is a layer's weights, of which only the sign is used: those that `Bop` is for."""
     quantizer = _quantizer(parameter, module)
-    return quantizer is not None and quantizer.code_type.bits == 1
+    return quantizer is not None and not quantizer.fractions and quantizer.code_type.bits == 1
 
 
 def is_step(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.quantizers.base import Quantized, check_width, operand, wide
+from lobit.quantizers.base import Quantized, check_flag, check_width, operand, wide
 from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.lsq import SMALLEST
 from lobit.quantizers.observer import Observer, Sample
@@ -43,16 +43,26 @@ class AffineActivations(FromData):
     is_signed: Tensor
 
     def __init__(self, bits: int, symmetric: bool = False, signed: bool | None = None) -> None:
-        if signed not in (None, True, False):
+        if signed is not None and type(signed) is not bool:
             raise ConfigError(f"signed must be True, False or None, not {signed!r}")
-        low = 2 if signed or (symmetric and signed is None) else 1
-        super().__init__(check_width(bits, low, "quantizer 'affine' of these settings", "one bit is unsigned: signed=False"))
-        self.symmetric = bool(symmetric)
-        self._given = (0 if not symmetric else -1) if signed is None else int(signed)
+        check_flag(symmetric, "symmetric", "quantizer 'affine'")
+        given = (0 if not symmetric else -1) if signed is None else int(signed)
+        self._check_bits(bits, given)
+        super().__init__(bits)
+        self.symmetric = symmetric
+        self._given = given
         self._signed = self._given
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int16))
         self.register_buffer("is_signed", torch.tensor(self._given, dtype=torch.int8))
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8; 2 to 8 where codes may be signed."""
+        self._check_bits(bits, self._given)
+
+    @staticmethod
+    def _check_bits(bits: int, given: int) -> None:
+        check_width(bits, 2 if given else 1, "quantizer 'affine' of these settings", "one bit is unsigned: signed=False")
 
     @property
     def code_type(self) -> CodeType:
@@ -129,19 +139,25 @@ class AffineWeights(FromWeights):
 
     def __init__(self, bits: int, per_channel: bool = True, symmetric: bool = True) -> None:
         super().__init__()
-        if not symmetric and bits == 8:
-            raise ConfigError(
-                "weights with a zero point have 1 to 7 bits, since they are centred and take one more in the file; use symmetric=True for 8"
-            )
-        hint = "one bit needs symmetric=False; or use 'magnitude_sign' or 'lsq'"
-        self.bits = check_width(bits, 2 if symmetric else 1, "quantizer 'affine' of weights", hint)
-        self.per_channel, self.symmetric = bool(per_channel), bool(symmetric)
+        self.per_channel = check_flag(per_channel, "per_channel", "quantizer 'affine' of weights")
+        self.symmetric = check_flag(symmetric, "symmetric", "quantizer 'affine' of weights")
+        self.check_bits(bits)
+        self.bits = bits
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int16))
         self._running = False
         self._attached = False
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 2 to 8; 1 to 7 with a zero point."""
+        if not self.symmetric and bits == 8:
+            raise ConfigError(
+                "weights with a zero point have 1 to 7 bits, since they are centred and take one more in the file; use symmetric=True for 8"
+            )
+        hint = "one bit needs symmetric=False; or use 'magnitude_sign' or 'lsq'"
+        check_width(bits, 2 if self.symmetric else 1, "quantizer 'affine' of weights", hint)
 
     @property
     def code_type(self) -> CodeType:

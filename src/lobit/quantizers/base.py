@@ -57,8 +57,6 @@ class Quantizer(nn.Module):
         Its name in the registry.
     zero : int
         The code of real 0; 0 for all quantizers of this package.
-    fractions : bool
-        Whether codes are no integers: then it trains, but has no code type and cannot be exported.
     owner : str
         The layer it belongs to, for error messages; set by the layer, or by `quantize_` with the layer's path.
     off : bool
@@ -68,13 +66,22 @@ class Quantizer(nn.Module):
     role: ClassVar[Role]
     alias: ClassVar[str] = ""
     zero: int = 0
-    fractions: bool = False
     owner: str = ""
     off: bool = False
 
     def __call__(self, x: Tensor) -> Quantized:
         """Quantize; while it is off, the floats themselves with scale 1."""
         return self._through(x) if self.off else super().__call__(x)
+
+    @property
+    def fractions(self) -> bool:
+        """Whether codes are no integers: then it trains, but has no code type and cannot be exported."""
+        return False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it waits for a batch that holds more than zeros, and gives codes of 0 until then; it may have no `code_type` yet."""
+        return False
 
     @property
     def code_type(self) -> CodeType:
@@ -97,10 +104,13 @@ class Quantizer(nn.Module):
     def set_bits(self, bits: int) -> None:
         """Change the width; learned state starts anew, from the weights or the next batch.
 
+        It checks the width, stores it as ``bits`` and calls `reset`. A class says with `check_bits` that its width may change, and makes in `reset`
+        whatever it keeps that depends on ``bits``; so does a subclass of a class that says so.
+
         Raises
         ------
         ConfigError
-            For a width it cannot have.
+            For a width it cannot have, or a class whose width does not change.
         """
         self.check_bits(bits)
         self.bits = bits
@@ -110,13 +120,19 @@ class Quantizer(nn.Module):
         self.reset()
 
     def check_bits(self, bits: int) -> None:
-        """Refuse a width that it cannot have, see `set_bits`."""
+        """Refuse a width that it cannot have with its settings, see `set_bits`.
+
+        Here every width is refused. A class whose width may change has its own, which raises `ConfigError` for widths out of its range.
+        """
         if "bits" not in inspect.signature(type(self)).parameters or not hasattr(self, "bits"):
             raise ConfigError(
                 f"quantizer {self.alias!r} has one width and cannot change to {bits!r} bits; take one with a width, such as 'lsq' or 'linear', or "
                 "switch it off (32 bits)"
             )
-        type(self)(bits=bits)  # refuses a width that the class does not have
+        raise ConfigError(
+            f"{type(self).__name__} does not say that its width may change to {bits!r} bits: implement check_bits(bits), which raises ConfigError for a "
+            "width that it cannot have, and reset(), which makes anew what it keeps that depends on bits; or switch it off (32 bits)"
+        )
 
     def _through(self, x: Tensor) -> Quantized:
         scale = constant(1.0, x)
@@ -235,6 +251,13 @@ def constant(value: float, like: Tensor) -> Tensor:
 def operand(value: float | Tensor) -> Tensor:
     """The operand of a chain step: float32, of shape (1,) or (C,), on the CPU."""
     return torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(-1)
+
+
+def check_flag(value: bool, name: str, what: str) -> bool:
+    """``value`` if it is True or False itself, else a `ConfigError`: a text such as ``"no"`` is true in Python."""
+    if type(value) is not bool:
+        raise ConfigError(f"{name} of {what} is True or False, not {value!r}")
+    return value
 
 
 def check_width(bits: int, low: int, what: str, hint: str = "") -> int:

@@ -56,7 +56,12 @@ class DoReFaWeights(WeightQuantizer):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 1, "quantizer 'dorefa'")
+        self.check_bits(bits)
+        self.bits = bits
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'dorefa'")
 
     @property
     def code_type(self) -> CodeType:
@@ -84,7 +89,12 @@ class DoReFaActivations(ActivationQuantizer):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 1, "quantizer 'dorefa'")
+        self.check_bits(bits)
+        self.bits = bits
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'dorefa'")
 
     @property
     def code_type(self) -> CodeType:

@@ -32,7 +32,6 @@ class CodeDropout(ActivationQuantizer):
             raise ConfigError(f"dropout drops with a probability from 0 to less than 1, not {p!r}")
         super().__init__()
         self.quantizer = quantizer
-        self.fractions = quantizer.fractions
         self.p = p
 
     def attach(self, shape: tuple[int, ...], device: torch.device | None = None) -> None:
@@ -43,6 +42,16 @@ class CodeDropout(ActivationQuantizer):
     def code_type(self) -> CodeType:
         """The quantizer's."""
         return self.quantizer.code_type
+
+    @property
+    def fractions(self) -> bool:
+        """The quantizer's."""
+        return self.quantizer.fractions
+
+    @property
+    def undecided(self) -> bool:
+        """The quantizer's."""
+        return self.quantizer.undecided
 
     @property
     def observes(self) -> bool:

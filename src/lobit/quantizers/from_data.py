@@ -63,6 +63,11 @@ class FromData(ActivationQuantizer):
         return self.observer is not None
 
     @property
+    def undecided(self) -> bool:
+        """Whether it has not started, and gives codes of 0."""
+        return not self.observes and not self.has_started
+
+    @property
     def has_started(self) -> bool:
         """Whether its range is set."""
         return self._running or bool(self.started)  # the buffer may have been copied from another model

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.quantizers.base import GradientQuantizer, Quantized, check_width
+from lobit.quantizers.base import GradientQuantizer, Quantized, check_flag, check_width
 from lobit.quantizers.powers import ap2, floor_power
 from lobit.quantizers.registry import register
 
@@ -127,15 +127,17 @@ class _ScaledByLargest(GradientQuantizer):
 
     def __init__(self, bits: int, scale_per: ScalePer = "sample", stochastic: bool = True, inputs_only: bool = False) -> None:
         super().__init__()
-        self.bits = check_width(bits, 2, f"quantizer {self.alias!r} of gradients")
+        self.check_bits(bits)
+        self.bits = bits
         if scale_per not in ("sample", "tensor"):
             raise ConfigError(f"scale_per of a gradient quantizer is 'sample' or 'tensor', not {scale_per!r}")
-        for name, value in (("stochastic", stochastic), ("inputs_only", inputs_only)):
-            if type(value) is not bool:
-                raise ConfigError(f"{name} of a gradient quantizer is True or False, not {value!r}")
         self.scale_per = scale_per
-        self.stochastic = stochastic
-        self.inputs_only = inputs_only
+        self.stochastic = check_flag(stochastic, "stochastic", "a gradient quantizer")
+        self.inputs_only = check_flag(inputs_only, "inputs_only", "a gradient quantizer")
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 2 to 8."""
+        check_width(bits, 2, f"quantizer {self.alias!r} of gradients")
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of a gradient of any shape, samples along the first axis; the scale is of shape ``()``, or ``(N, 1, ..)`` per sample."""

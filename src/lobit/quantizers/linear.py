@@ -32,7 +32,12 @@ class _Linear:
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 1, "quantizer 'linear'")
+        self.check_bits(bits)
+        self.bits = bits
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'linear'")
 
     @property
     def step(self) -> float:

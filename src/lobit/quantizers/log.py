@@ -69,8 +69,17 @@ class _Log:
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 1, "quantizer 'log'")
-        self.fractions = bits > WIDEST_IN_FILES
+        self.check_bits(bits)
+        self.bits = bits
+
+    @property
+    def fractions(self) -> bool:
+        """Whether codes are no integers: with 5 bits and more."""
+        return self.bits > WIDEST_IN_FILES
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'log'")
 
     @property
     def code_type(self) -> CodeType:

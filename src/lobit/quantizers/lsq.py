@@ -131,8 +131,9 @@ class LSQ(FromData):
     sign_of_input: Tensor
 
     def __init__(self, bits: int, nonnegative: bool | None = None) -> None:
-        super().__init__(check_width(bits, 1, "quantizer 'lsq'"))
-        if nonnegative not in (None, True, False):
+        self.check_bits(bits)
+        super().__init__(bits)
+        if nonnegative is not None and type(nonnegative) is not bool:
             raise ConfigError(f"nonnegative must be True, False or None, not {nonnegative!r}")
         self.step = nn.Parameter(torch.ones(()))
         self._decided = -1 if nonnegative is None else int(nonnegative)  # -1 undecided, 0 signed, 1 non-negative
@@ -141,6 +142,10 @@ class LSQ(FromData):
         self.started.fill_(self._running)
         self._given = self._decided
         self._free_step()
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'lsq'")
 
     @property
     def nonnegative(self) -> bool | None:
@@ -231,12 +236,17 @@ class LSQWeights(FromWeights):
 
     def __init__(self, bits: int) -> None:
         super().__init__()
-        self.bits = check_width(bits, 1, "quantizer 'lsq' of weights")
+        self.check_bits(bits)
+        self.bits = bits
         self.step = nn.Parameter(torch.ones(1))
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self._running = False
         self._attached = False
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'lsq' of weights")
 
     @property
     def code_type(self) -> CodeType:

@@ -49,9 +49,14 @@ class LSQPlus(FromData):
     """
 
     def __init__(self, bits: int) -> None:
-        super().__init__(check_width(bits, 1, "quantizer 'lsq_plus'"))
+        self.check_bits(bits)
+        super().__init__(bits)
         self.step = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'lsq_plus'")
 
     @property
     def code_type(self) -> CodeType:

@@ -75,12 +75,17 @@ class PACT(FromData):
     """
 
     def __init__(self, bits: int, alpha: float = 10.0) -> None:
-        super().__init__(check_width(bits, 1, "quantizer 'pact'"))
+        self.check_bits(bits)
+        super().__init__(bits)
         if not (isinstance(alpha, (int, float)) and 0 < alpha < math.inf):
             raise ConfigError(f"the clipping level alpha of quantizer 'pact' must be a positive number, not {alpha!r}")
         self.initial = float(alpha)
         self.alpha = nn.Parameter(torch.empty(()))
         self.reset()
+
+    def check_bits(self, bits: int) -> None:
+        """Refuse a width other than 1 to 8."""
+        check_width(bits, 1, "quantizer 'pact'")
 
     @property
     def code_type(self) -> CodeType:

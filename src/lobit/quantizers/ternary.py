@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.quantizers.base import Quantized, WeightQuantizer, wide
+from lobit.quantizers.base import Quantized, WeightQuantizer, check_flag, wide
 from lobit.quantizers.magnitude_sign import slope_of
 from lobit.quantizers.registry import register
 from lobit.quantizers.straight_through import straight_through
@@ -65,7 +65,7 @@ class TernaryWeights(WeightQuantizer):
         if not isinstance(threshold, int | float) or not 0 <= threshold < 1 or math.isnan(threshold):
             raise ConfigError(f"quantizer 'ternary' has a threshold from 0 to less than 1 mean magnitudes, not {threshold!r}")
         self.threshold = float(threshold)
-        self.per_channel = bool(per_channel)
+        self.per_channel = check_flag(per_channel, "per_channel", "quantizer 'ternary'")
 
     @property
     def code_type(self) -> CodeType:

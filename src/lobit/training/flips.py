@@ -20,7 +20,7 @@ class FlipRatio:
     Parameters
     ----------
     model : nn.Module
-        Its codes are kept as one byte a weight between looks.
+        Its codes are kept as one byte a weight between looks; codes that are no integers, as those of ``log`` from 5 bits on, as floats.
 
     References
     ----------
@@ -41,7 +41,7 @@ class FlipRatio:
 
     def __init__(self, model: nn.Module) -> None:
         self._matrices = [matrix for matrix in matrices(model) if matrix.in_quantized_layer]
-        self._last: dict[str, tuple[CodeType, Tensor]] = {}
+        self._last: dict[str, tuple[CodeType | int, Tensor]] = {}
         self._changed: dict[str, int] = {}
         self._seen: dict[str, int] = {}
 
@@ -71,14 +71,16 @@ class FlipRatio:
         self._changed, self._seen = {}, {}
 
 
-def _codes(matrix: Matrix) -> tuple[CodeType, Tensor] | None:
-    """The type and the codes of weights as eval has them; None where there are none."""
+def _codes(matrix: Matrix) -> tuple[CodeType | int, Tensor] | None:
+    """The type, or the width where there is no type, and the codes of weights as eval has them; None where there are none."""
     quantizer = matrix.quantizer
     if quantizer is None:
         return None
     training = quantizer.training
     quantizer.eval()
     try:
+        if quantizer.fractions:  # no code type, so that the width alone tells them apart
+            return int(getattr(quantizer, "bits", 0)), quantizer(matrix.rows(matrix.weight)).codes.clone()
         kind = quantizer.code_type
         narrow = torch.int8 if kind.lo >= -128 and kind.hi <= 127 else torch.int16
         return kind, quantizer(matrix.rows(matrix.weight)).codes.to(narrow, copy=True)

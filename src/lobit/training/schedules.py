@@ -35,7 +35,7 @@ class QuantizationSchedule:
     Raises
     ------
     ConfigError
-        For a time that is no whole number above 0, or a width that a quantizer of the model cannot have; it names the quantizer.
+        For a time that is no whole number above 0, or a width that a quantizer of the model, or the layer it belongs to, cannot have; it names the quantizer.
 
     Notes
     -----
@@ -114,12 +114,16 @@ class QuantizationSchedule:
             quantizer.reset()
 
     def _refuse(self) -> None:
-        """Try every width on every quantizer now, not in an epoch to come: on a copy of its class."""
+        """Try every width on every quantizer now, not in an epoch to come; nothing changes."""
+        layers = [layer for layer in self._model.modules() if isinstance(layer, QuantizedLayer)]
         for path, quantizer in self._quantizers.items():
             widths = {self._wanted(end - 1, path) for end in self.until} - {FLOAT_BITS, self._own[path]}
             for width in sorted(widths):
                 try:
                     quantizer.check_bits(width)
+                    for layer in layers:
+                        if layer.input_quantizer is quantizer:
+                            layer.check_input_bits(width)
                 except ConfigError as error:
                     raise ConfigError(f"the schedule asks for {width} bits of {path!r}: {error}") from None
 
