@@ -188,12 +188,14 @@ class RecurrentQuantizers(nn.Module):
         self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None, sizes: tuple[int, ...], reverse: bool
     ) -> Result:
         """One direction of one layer over all steps, see `lobit.nn.recurrence.walk`."""
-        hidden = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
+        hidden: ActivationQuantizer | None = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
         given = self._operands(place, x, coded, h, c)
         learning = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
         learning = learning or (torch.is_grad_enabled() and hidden is not None and any(p.requires_grad for p in hidden.parameters()))
         wide = (False, False) if self.training else (self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh"))
         steps = Steps(self.kind, sizes, reverse, *wide, keep_nan=self.training)
+        if hidden is not None and hidden.observes:
+            return self._observed(steps, given, hidden, learning or torch.compiler.is_compiling())
         if torch.compiler.is_compiling():
             return walk(steps, given, hidden, self.gradient_quantizer)
         self._start(place, hidden, steps, given)
@@ -203,6 +205,13 @@ class RecurrentQuantizers(nn.Module):
         if learning:
             return walk(steps, given, hidden, self.gradient_quantizer)
         return run(steps, given, hidden) if fixed or not self.training else walk(steps, given, hidden)
+
+    def _observed(self, steps: Steps, given: Operands, hidden: ActivationQuantizer, plain: bool) -> Result:
+        """A pass whose states stay float while calibration observes them: those of all steps as one batch, with first states that were given, not those of zeros."""
+        result = walk(steps, given, None, self.gradient_quantizer) if plain else run(steps, given, None)
+        with torch.no_grad():
+            hidden(torch.cat([given.h0[given.h0.any(1)], result.hidden]))
+        return result
 
     def _operands(self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None) -> Operands:
         weights, scales = [], []
@@ -239,7 +248,7 @@ class RecurrentQuantizers(nn.Module):
         weights = self._weight_quantizer(f"weight_{which}{place.suffix}")
         table, key = (self.input_quantizers, place.source) if which == "ih" else (self.hidden_quantizers, f"hidden{place.suffix}")
         inputs: ActivationQuantizer | None = self._find(table, key)
-        if weights is None or inputs is None:
+        if weights is None or inputs is None or inputs.observes:  # what is observed is float
             return False
         code = inputs.code_type
         return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
