@@ -131,14 +131,22 @@ class RecurrentQuantizers(nn.Module):
         weights = _makers(weight_quantizer, "weights")
         for place in self.places():
             if place.source not in self.input_quantizers and first is not None and pattern is not None:
-                self._enter(self.input_quantizers, place.source, of_states(pattern, nonnegative) if place.deep else first)
-            self._enter(self.hidden_quantizers, f"hidden{place.suffix}", hidden())
+                quantizer = of_states(pattern, nonnegative) if place.deep else first
+                self._enter(self.input_quantizers, place.source, self._attached(quantizer, f"weight_ih{place.suffix}"))
+            self._enter(self.hidden_quantizers, f"hidden{place.suffix}", self._attached(hidden(), f"weight_hh{place.suffix}"))
             for name in (f"weight_ih{place.suffix}", f"weight_hh{place.suffix}"):
                 self._kept[name] = KeptCodes()
                 quantizer = weights()
                 if quantizer is not None:
                     quantizer.attach(getattr(self, name))
                     self._enter(self.weight_quantizers, name, quantizer)
+
+    def _attached(self, quantizer: ActivationQuantizer | None, weight: str) -> ActivationQuantizer | None:
+        """A quantizer told of as many channels as that matrix has columns."""
+        if quantizer is not None:
+            matrix: Tensor = getattr(self, weight)
+            quantizer.attach(matrix.shape[1:], matrix.device)
+        return quantizer
 
     def _enter(self, table: nn.ModuleDict, key: str, quantizer: Quantizer | None) -> None:
         if quantizer is not None:
