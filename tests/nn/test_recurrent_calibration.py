@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import lobit
 from lobit import nn as lnn
 from lobit import quantizers as Q
+from lobit.errors import ConfigError
 from tests.nn import recurrent_oracle as oracle
 
 TORCH = {"lstm": (nn.LSTM, {}), "gru": (nn.GRU, {}), "tanh": (nn.RNN, {}), "relu": (nn.RNN, {"nonlinearity": "relu"})}
@@ -192,3 +193,48 @@ def test_every_kind_of_range_can_be_calibrated(name, hidden):
     with torch.no_grad():
         error = (layer.eval()(x[0])[0] - reference(x[0])[0]).square().mean()
     assert error < (0.2 if hidden == "sign" else 0.02)
+
+
+@pytest.mark.parametrize("kind", TORCH)
+@pytest.mark.parametrize("hidden", ["as_input", LSQ4])
+def test_a_first_batch_of_zeros_decides_nothing_and_the_next_one_does(kind, hidden):
+    cls = {"lstm": lnn.LSTM, "gru": lnn.GRU}.get(kind, lnn.RNN)
+    layer = cls(5, 6, weight_quantizer=LSQ4, input_quantizer=LSQ4, hidden_quantizer=hidden, bias=False, **TORCH[kind][1])
+    for learning in (True, False):
+        with torch.set_grad_enabled(learning):
+            assert not layer(torch.zeros(7, 4, 5))[0].any()
+    assert not any(quantizer.has_started for quantizer in of_activations(layer).values())
+    (x,) = data(batches=1)
+    fresh = copy.deepcopy(layer)
+    layer(x)[0].sum().backward()
+    fresh(x)
+    assert all(quantizer.has_started for quantizer in of_activations(layer).values())
+    assert torch.equal(layer.eval()(x)[0], fresh.eval()(x)[0])
+
+
+def test_an_undecided_quantizer_of_hidden_states_starts_in_calibrating_and_is_named_before():
+    layer = lnn.LSTM(5, 6, weight_quantizer="magnitude_sign", input_quantizer="sign", hidden_quantizer=LSQ4).eval()
+    (x,) = data(batches=1)
+    for learning in (True, False):
+        with torch.set_grad_enabled(learning), pytest.raises(ConfigError, match="hidden_l0 of a LSTM of 6 units has not seen data"):
+            layer(x)
+    with Q.calibrating(layer):
+        layer(x)
+    assert str(layer.hidden_quantizers["hidden_l0"].code_type) == "signed4"
+    np.testing.assert_array_equal(layer(x)[0][:, 0].detach().numpy(), oracle.layers(layer, x[:, 0].numpy())[0])
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "tanh"])
+def test_another_width_starts_from_states_of_all_steps_again(kind):
+    (x,) = data(batches=1)
+    layer = {"lstm": lnn.LSTM, "gru": lnn.GRU, "tanh": lnn.RNN}[kind](5, 6, weight_quantizer=LSQ4, input_quantizer=LSQ4)
+    fresh = copy.deepcopy(layer)
+    layer(x)
+    for quantizers in (of_activations(layer), of_activations(fresh)):
+        for quantizer in quantizers.values():
+            quantizer.set_bits(3)
+    layer(x)
+    fresh(x)
+    for key, quantizer in of_activations(layer).items():
+        assert quantizer.has_started
+        assert quantizer.step.item() == pytest.approx(of_activations(fresh)[key].step.item(), rel=1e-6), key

@@ -121,7 +121,7 @@ class QuantizedLayer(nn.Module):
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None
             if how is not None and self._keeps_codes(inputs):
-                kept = (_kept(self.input_quantizer), kept_dtype(*_range(self.weight_quantizer)))
+                kept = (_kept(self.input_quantizer), kept_dtype(*code_range(self.weight_quantizer)))
                 return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, kept)
             y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
@@ -197,13 +197,13 @@ class QuantizedLayer(nn.Module):
 
 def _kept(quantizer: ActivationQuantizer | None) -> torch.dtype:
     """In which dtype a layer keeps its input's integers for the backward pass; bool where they are -1 and +1 alone, as no dropout leaves them."""
-    lo, hi = _range(quantizer)
+    lo, hi = code_range(quantizer)
     dropped = isinstance(quantizer, CodeDropout)
     one_bit = (lo, hi) == (-1, 1) and quantizer is not None and quantizer.code_type.bits == 1
     return torch.bool if one_bit and not dropped else kept_dtype(lo, hi)
 
 
-def _range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
+def code_range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:
     """Of ``codes - zero``; that of nothing but zeros while a quantizer waits for its first batch with other values."""
     assert quantizer is not None
     try:

@@ -14,13 +14,14 @@ from lobit.bits import Alphabet
 from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
-from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer
+from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer, code_range
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
 from lobit.nn.scaled_product import kept_dtype
 from lobit.quantizers import (
     LSQ,
     ActivationQuantizer,
     CodeDropout,
+    FromData,
     GradientQuantizer,
     LinearQuant,
     Quantized,
@@ -118,7 +119,6 @@ class RecurrentQuantizers(nn.Module):
         """Attach quantizers, a fresh one at each place; None leaves that side in float. A `Quantizer` itself is used once and copied for the other places."""
         self.weight_quantizers, self.input_quantizers, self.hidden_quantizers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self._kept: dict[str, KeptCodes] = {}
-        self._started: set[str] = set()
         self.gradient_quantizer = get(gradient_quantizer, "gradients")
         if self.gradient_quantizer is not None:
             self.gradient_quantizer.owner = self.gradient_quantizer.owner or self._name()
@@ -200,13 +200,16 @@ class RecurrentQuantizers(nn.Module):
         given = self._operands(place, x, coded, h, c)
         learning = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
         learning = learning or (torch.is_grad_enabled() and hidden is not None and any(p.requires_grad for p in hidden.parameters()))
-        wide = (False, False) if self.training else (self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh"))
-        steps = Steps(self.kind, sizes, reverse, *wide, keep_nan=self.training)
+        steps = Steps(self.kind, sizes, reverse, keep_nan=self.training)
+        if not torch.compiler.is_compiling():
+            self._start(hidden, steps, given)
+        if not self.training:
+            wide = self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh")
+            steps = replace(steps, wide_inputs=wide[0], wide_hidden=wide[1])
         if hidden is not None and hidden.observes:
             return self._observed(steps, given, hidden, learning or torch.compiler.is_compiling())
         if torch.compiler.is_compiling():
             return walk(steps, given, hidden, self.gradient_quantizer)
-        self._start(place, hidden, steps, given)
         fixed = hidden is None or uniform(hidden) is not None
         if learning and fixed:
             return recur(replace(steps, kept=self._kept_dtypes(place, hidden)), given, hidden, self.gradient_quantizer)
@@ -258,30 +261,24 @@ class RecurrentQuantizers(nn.Module):
         inputs: ActivationQuantizer | None = self._find(table, key)
         if weights is None or inputs is None or inputs.observes:  # what is observed is float
             return False
-        code = inputs.code_type
-        return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
+        return length * max(abs(end) for end in code_range(inputs)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
 
     def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
         weights = self._weight_quantizer(f"weight_ih{place.suffix}")
-        found: list[Quantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
-        return tuple(None if q is None else kept_dtype(q.code_type.lo - q.zero, q.code_type.hi - q.zero) for q in found)
+        found: list[ActivationQuantizer | WeightQuantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
+        return tuple(None if q is None else kept_dtype(*code_range(q)) for q in found)
 
-    def _start(self, place: Place, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
+    def _start(self, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
         """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""
-        if quantizer is None or place.suffix in self._started or not (self.training or quantizer.calibrating):
+        if quantizer is None or not (self.training or quantizer.calibrating):
             return
-        flags = [buffer for name, buffer in quantizer.named_buffers() if name.rpartition(".")[2] == "started"]
-        if not all(bool(flag) for flag in flags):
+        if not all(part.has_started for part in quantizer.modules() if isinstance(part, FromData)):
             with torch.no_grad():
-                states = run(steps, given, None).hidden
-                quantizer(states)
-        if all(bool(flag) for flag in flags):
-            self._started.add(place.suffix)
+                quantizer(run(steps, given, None).hidden)
 
     def train(self, mode: bool = True) -> Any:
-        """Switch the mode, drop kept weight codes, and look again whether quantizers of hidden states have started."""
+        """Switch the mode and drop kept weight codes."""
         self._drop()
-        vars(self).get("_started", set()).clear()
         return super().train(mode)
 
     def _drop(self) -> None:
@@ -295,7 +292,6 @@ class RecurrentQuantizers(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._drop()
-        self._started.clear()
         if any(key.startswith(f"{prefix}weight_ih") for key in state_dict):
             for table in ("weight_quantizers", "input_quantizers", "hidden_quantizers"):
                 for key, quantizer in getattr(self, table).items():
