@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lobit.bits import CodeType
+from lobit.errors import ConfigError
 from lobit.nn.cells import Memory, gru_backward, lstm_backward, plain_backward
 from lobit.nn.recurrence import Operands, Result, Steps, offset_term, product, times
 from lobit.nn.scaled_product import expanded, weight_gradient
@@ -42,9 +43,13 @@ class Uniform:
 
 def uniform(quantizer: ActivationQuantizer | None) -> Uniform | None:
     """What `Recurrence` needs to know of a quantizer; None where it has to be asked at each step, as any subclass has: its gradient may be another."""
-    if isinstance(quantizer, (LSQ, LinearQuant, Sign)) and type(quantizer) in (LSQ, LinearQuant, Sign):
-        return Uniform(quantizer.code_type) if getattr(quantizer, "gradient", "clipped") == "clipped" else None
-    return None
+    if not isinstance(quantizer, (LSQ, LinearQuant, Sign)) or type(quantizer) not in (LSQ, LinearQuant, Sign):
+        return None
+    try:
+        code = quantizer.code_type
+    except ConfigError:  # undecided: it waits for states other than 0, or says what is missing when it is asked
+        return None
+    return Uniform(code) if getattr(quantizer, "gradient", "clipped") == "clipped" else None
 
 
 def _encoder(rule: Uniform | None, step: Tensor | None) -> Encode:

@@ -22,6 +22,7 @@ from lobit.quantizers import (
     LSQ,
     ActivationQuantizer,
     CodeDropout,
+    FromData,
     GradientQuantizer,
     LinearQuant,
     Quantized,
@@ -119,7 +120,6 @@ class RecurrentQuantizers(nn.Module):
         """Attach quantizers, a fresh one at each place; None leaves that side in float. A `Quantizer` itself is used once and copied for the other places."""
         self.weight_quantizers, self.input_quantizers, self.hidden_quantizers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self._kept: dict[str, KeptCodes] = {}
-        self._started: set[str] = set()
         self.gradient_quantizer = get(gradient_quantizer, "gradients")
         if self.gradient_quantizer is not None:
             self.gradient_quantizer.owner = self.gradient_quantizer.owner or self._name()
@@ -132,14 +132,22 @@ class RecurrentQuantizers(nn.Module):
         weights = _makers(weight_quantizer, "weights")
         for place in self.places():
             if place.source not in self.input_quantizers and first is not None and pattern is not None:
-                self._enter(self.input_quantizers, place.source, of_states(pattern, nonnegative) if place.deep else first)
-            self._enter(self.hidden_quantizers, f"hidden{place.suffix}", hidden())
+                quantizer = of_states(pattern, nonnegative) if place.deep else first
+                self._enter(self.input_quantizers, place.source, self._attached(quantizer, f"weight_ih{place.suffix}"))
+            self._enter(self.hidden_quantizers, f"hidden{place.suffix}", self._attached(hidden(), f"weight_hh{place.suffix}"))
             for name in (f"weight_ih{place.suffix}", f"weight_hh{place.suffix}"):
                 self._kept[name] = KeptCodes()
                 quantizer = weights()
                 if quantizer is not None:
                     quantizer.attach(getattr(self, name))
                     self._enter(self.weight_quantizers, name, quantizer)
+
+    def _attached(self, quantizer: ActivationQuantizer | None, weight: str) -> ActivationQuantizer | None:
+        """A quantizer told of as many channels as that matrix has columns."""
+        if quantizer is not None:
+            matrix: Tensor = getattr(self, weight)
+            quantizer.attach(matrix.shape[1:], matrix.device)
+        return quantizer
 
     def _enter(self, table: nn.ModuleDict, key: str, quantizer: Quantizer | None) -> None:
         if quantizer is not None:
@@ -192,21 +200,33 @@ class RecurrentQuantizers(nn.Module):
         self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None, sizes: tuple[int, ...], reverse: bool
     ) -> Result:
         """One direction of one layer over all steps, see `lobit.nn.recurrence.walk`."""
-        hidden = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
+        hidden: ActivationQuantizer | None = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
         given = self._operands(place, x, coded, h, c)
         learning = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
         learning = learning or (torch.is_grad_enabled() and hidden is not None and any(p.requires_grad for p in hidden.parameters()))
-        wide = (False, False) if self.training else (self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh"))
-        steps = Steps(self.kind, sizes, reverse, *wide, keep_nan=self.training)
+        steps = Steps(self.kind, sizes, reverse, keep_nan=self.training)
+        if not torch.compiler.is_compiling():
+            self._start(hidden, steps, given)
+        if not self.training:
+            wide = self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh")
+            steps = replace(steps, wide_inputs=wide[0], wide_hidden=wide[1])
+        if hidden is not None and hidden.observes:
+            return self._observed(steps, given, hidden, learning or torch.compiler.is_compiling())
         if torch.compiler.is_compiling():
             return walk(steps, given, hidden, self.gradient_quantizer)
-        self._start(place, hidden, steps, given)
         fixed = hidden is None or uniform(hidden) is not None
         if learning and fixed:
             return recur(replace(steps, kept=self._kept_dtypes(place, hidden)), given, hidden, self.gradient_quantizer)
         if learning:
             return walk(steps, given, hidden, self.gradient_quantizer)
         return run(steps, given, hidden) if fixed or not self.training else walk(steps, given, hidden)
+
+    def _observed(self, steps: Steps, given: Operands, hidden: ActivationQuantizer, plain: bool) -> Result:
+        """A pass whose states stay float while calibration observes them: those of all steps as one batch, with first states that were given, not those of zeros."""
+        result = walk(steps, given, None, self.gradient_quantizer) if plain else run(steps, given, None)
+        with torch.no_grad():
+            hidden(torch.cat([given.h0[given.h0.any(1)], result.hidden]))
+        return result
 
     def _operands(self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None) -> Operands:
         weights, scales = [], []
@@ -243,32 +263,26 @@ class RecurrentQuantizers(nn.Module):
         weights = self._weight_quantizer(f"weight_{which}{place.suffix}")
         table, key = (self.input_quantizers, place.source) if which == "ih" else (self.hidden_quantizers, f"hidden{place.suffix}")
         inputs: ActivationQuantizer | None = self._find(table, key)
-        if weights is None or inputs is None or weights.fractions or inputs.fractions:
+        if weights is None or inputs is None or weights.fractions or inputs.fractions or inputs.observes:  # what is observed is float
             return False
-        code = inputs.code_type
-        return length * max(abs(code.lo - inputs.zero), abs(code.hi - inputs.zero)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
+        return length * max(abs(end) for end in code_range(inputs)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
 
     def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
         weights = self._weight_quantizer(f"weight_ih{place.suffix}")
         found: list[ActivationQuantizer | WeightQuantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
-        return tuple(None if q is None or q.fractions else kept_dtype(*code_range(q)) for q in found)
+        return tuple(None if q is None or q.fractions or getattr(q, "observes", False) else kept_dtype(*code_range(q)) for q in found)
 
-    def _start(self, place: Place, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
+    def _start(self, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
         """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""
-        if quantizer is None or place.suffix in self._started or not (self.training or quantizer.calibrating):
+        if quantizer is None or not (self.training or quantizer.calibrating):
             return
-        flags = [buffer for name, buffer in quantizer.named_buffers() if name.rpartition(".")[2] == "started"]
-        if not all(bool(flag) for flag in flags):
+        if not all(part.has_started for part in quantizer.modules() if isinstance(part, FromData)):
             with torch.no_grad():
-                states = run(steps, given, None).hidden
-                quantizer(states)
-        if all(bool(flag) for flag in flags):
-            self._started.add(place.suffix)
+                quantizer(run(steps, given, None).hidden)
 
     def train(self, mode: bool = True) -> Any:
-        """Switch the mode, drop kept weight codes, and look again whether quantizers of hidden states have started."""
+        """Switch the mode and drop kept weight codes."""
         self._drop()
-        vars(self).get("_started", set()).clear()
         return super().train(mode)
 
     def _drop(self) -> None:
@@ -282,7 +296,6 @@ class RecurrentQuantizers(nn.Module):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._drop()
-        self._started.clear()
         if any(key.startswith(f"{prefix}weight_ih") for key in state_dict):
             for table in ("weight_quantizers", "input_quantizers", "hidden_quantizers"):
                 for key, quantizer in getattr(self, table).items():
