@@ -62,12 +62,21 @@ class KeptCodes:
         return KeptCodes, ()
 
 
-def codes_of(weight: Tensor, quantizer: WeightQuantizer | None, kept: KeptCodes, training: bool) -> Quantized | None:
-    """Codes and scale of weights whose output channels are first; in eval without gradient they are kept until the weights change."""
+def codes_of(
+    weight: Tensor, quantizer: WeightQuantizer | None, kept: KeptCodes, training: bool, rows: Callable[[Tensor], Tensor] | None = None
+) -> Quantized | None:
+    """Codes and scale of weights; in eval without gradient they are kept until the weights change.
+
+    ``rows`` puts the output channels first, where the weights do not lie so.
+    """
     if quantizer is None:
         return None
+
+    def make() -> Quantized:
+        return quantizer(weight if rows is None else rows(weight))
+
     sources = [weight, *quantizer.parameters(), *quantizer.buffers()]
     learning = training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
     if learning or torch.compiler.is_compiling():
-        return quantizer(weight)
-    return kept.get(sources, lambda: quantizer(weight))
+        return make()
+    return kept.get(sources, make)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lobit.errors import ConfigError
-from lobit.nn.cache import KeptCodes
+from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.gradients import Product, product_with_quantized_gradient
 from lobit.nn.holders import hold
 from lobit.nn.scaled_product import Map, kept_dtype, scaled_product
@@ -151,14 +151,7 @@ class QuantizedLayer(nn.Module):
 
     def quantized_weight(self) -> Quantized | None:
         """Codes and scale of the weights; in eval without gradient they are kept until the weights change."""
-        if self.weight_quantizer is None:
-            return None
-        sources = [self.weight, *self.weight_quantizer.parameters(), *self.weight_quantizer.buffers()]
-        learning = self.training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
-        if learning or torch.compiler.is_compiling():
-            return self.weight_quantizer(self.rows(self.weight))
-        quantizer = self.weight_quantizer
-        return self._kept.get(sources, lambda: quantizer(self.rows(self.weight)))
+        return codes_of(self.weight, self.weight_quantizer, self._kept, self.training, self.rows)
 
     def _keeps_codes(self, inputs: Quantized) -> bool:
         """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""

@@ -133,7 +133,6 @@ class AffineWeights(FromWeights):
     Krishnamoorthi, Quantizing deep convolutional networks for efficient inference, arXiv 1806.08342, sections 2.1 and 3.1.
     """
 
-    started: Tensor
     scale: Tensor
     zero_point: Tensor
 
@@ -147,8 +146,6 @@ class AffineWeights(FromWeights):
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("zero_point", torch.zeros((), dtype=torch.int16))
-        self._running = False
-        self._attached = False
 
     def check_bits(self, bits: int) -> None:
         """Refuse a width other than 2 to 8; 1 to 7 with a zero point."""
@@ -176,18 +173,11 @@ class AffineWeights(FromWeights):
         ConfigError
             When the quantizer belongs to a layer already.
         """
-        if self._attached:
-            raise ConfigError(f"this quantizer holds the range of {self.owner or 'another layer'}; give each layer a quantizer of its own")
-        self._attached = True
+        self._attach_once("range")
         shape = (weight.shape[0], *[1] * (weight.ndim - 1)) if self.per_channel else ()
         self.scale = torch.ones(shape, device=weight.device)
         self.zero_point = torch.zeros(shape, dtype=torch.int16, device=weight.device)
         self.started = self.started.to(weight.device)
-
-    def reset(self) -> None:
-        """Let the range follow the weights again."""
-        self.started.fill_(False)
-        self._running = False
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``, or ``()`` for all."""
@@ -224,6 +214,3 @@ class AffineWeights(FromWeights):
         self.zero_point.copy_(fit.zero.reshape(self.zero_point.shape))
         self.started.fill_(True)
         self._running = True
-
-    def _after_load(self) -> None:
-        self._running = bool(self.started)

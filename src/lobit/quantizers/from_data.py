@@ -128,7 +128,26 @@ class FromWeights(WeightQuantizer):
         How the range of the weights that come next is chosen; None where it stays as it is.
     """
 
+    started: Tensor
     method: Method | None = None
+    _running = False  # a Python copy of ``started``
+    _attached = False
+
+    def _attach_once(self, holds: str) -> None:
+        """Refuse a second layer: state belongs to the weights of one."""
+        if self._attached:
+            raise ConfigError(
+                f"this quantizer holds the {holds} of {self.owner or 'another layer'}; give each layer a quantizer of its own"
+            )
+        self._attached = True
+
+    def reset(self) -> None:
+        """Let the range follow the weights again."""
+        self.started.fill_(False)
+        self._running = False
+
+    def _after_load(self) -> None:
+        self._running = bool(self.started)
 
     def take(self, sample: Sample, method: Method) -> None:
         """Set the range for weights of which each row is an output channel."""

@@ -232,8 +232,6 @@ class LSQWeights(FromWeights):
         1 to 8.
     """
 
-    started: Tensor
-
     def __init__(self, bits: int) -> None:
         super().__init__()
         self.check_bits(bits)
@@ -241,8 +239,6 @@ class LSQWeights(FromWeights):
         self.step = nn.Parameter(torch.ones(1))
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
-        self._running = False
-        self._attached = False
 
     def check_bits(self, bits: int) -> None:
         """Refuse a width other than 1 to 8."""
@@ -261,17 +257,10 @@ class LSQWeights(FromWeights):
         ConfigError
             When the quantizer belongs to a layer already.
         """
-        if self._attached:
-            raise ConfigError(f"this quantizer holds the steps of {self.owner or 'another layer'}; give each layer a quantizer of its own")
-        self._attached = True
+        self._attach_once("steps")
         shape = (weight.shape[0], *[1] * (weight.ndim - 1))
         self.step = nn.Parameter(torch.ones(shape, device=weight.device))
         self.started = self.started.to(weight.device)
-
-    def reset(self) -> None:
-        """Take the steps from the weights again."""
-        self.started.fill_(False)
-        self._running = False
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``."""
@@ -307,6 +296,3 @@ class LSQWeights(FromWeights):
 
     def _from_weights(self, x: Tensor) -> Tensor:
         return first_step(wide(x.detach()).abs().mean(tuple(range(1, x.ndim)), keepdim=True), self.code_type)
-
-    def _after_load(self) -> None:
-        self._running = bool(self.started)
