@@ -210,3 +210,16 @@ def test_an_input_that_calibration_observes_keeps_its_floats_for_the_gradient():
     x = torch.rand(4, 6)
     layer(x).sum().backward()
     torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(3, 6))
+
+
+def test_signs_that_dropout_left_out_are_kept_as_zeros():
+    torch.manual_seed(0)
+    layer = lnn.Linear(512, 4, bias=False, weight_quantizer="sign", input_quantizer=Q.CodeDropout(Q.Sign(), 0.5))
+    x = torch.randn(64, 512)  # enough for the path that keeps bits
+    with torch.random.fork_rng():
+        inputs = layer.input_quantizer(x)
+    assert (inputs.codes == 0).any()
+    y = layer(x)
+    g = torch.randn_like(y)
+    y.backward(g)
+    torch.testing.assert_close(layer.weight.grad, g.T @ inputs.values(), rtol=1e-5, atol=1e-4)
