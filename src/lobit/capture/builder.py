@@ -149,11 +149,11 @@ class GraphBuilder:
             raise ExportError(f"{name!r}: a constant is not finite in float32; check the model's parameters and statistics")
         return array
 
-    def layer(self, name: str, op: str, bits: str, x: Value, inexact: str | None, weight: str | None = None) -> None:
-        """Record a layer for the reports; ``weight`` names its constant."""
-        constant = self.constants[weight] if weight is not None else None
-        stored = constant.nbytes if constant is not None else 0
-        floats = 4 * int(np.prod(constant.shape)) if constant is not None else 0
+    def layer(self, name: str, op: str, bits: str, x: Value, inexact: str | None, *weights: str) -> None:
+        """Record a layer for the reports; ``weights`` names its constants, several of one shape where the weights are in parts."""
+        constants = [self.constants[weight] for weight in weights]
+        stored = sum(constant.nbytes for constant in constants)
+        floats = 4 * int(np.prod(constants[0].shape)) if constants else 0
         self.layers.append(Layer(name, op, bits, inexact or x.inexact, inexact is not None, stored, floats))
 
     def graph(self, outputs: Sequence[Value], meta: Mapping[str, str]) -> Graph:

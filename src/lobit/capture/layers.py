@@ -21,6 +21,7 @@ from lobit.format.geometry import image_size
 from lobit.nn import QuantizedLayer
 from lobit.quantizers import ActivationQuantizer, Quantized
 
+ZERO_OR_ONE = CodeType(Alphabet.UNSIGNED, 1)
 Emit = Callable[[GraphBuilder, str, Any, Value, tuple[int, ...]], Value]
 
 
@@ -48,41 +49,48 @@ def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, 
     weight = layer.quantized_weight()
     assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
     codes = _input_codes(builder, path, layer, x, attrs)
-    constant = Constant.from_codes(integers(two_axes(weight.codes)), layer.weight_quantizer.code_type)
-    name = builder.unique(path)
-    sums = builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{path}.sum")
-    stored = builder.nodes[-1].constants["weight"]
-    builder.layer(name, op, str(_bits(layer)), x, None, stored)
-    inputs = meaning(layer.input_quantizer)
-    steps: list[ChainStep] = [("to_float",), ("mul", "scale", floats((inputs.scale * weight.scale).flatten()))]
+    inputs, sides = meaning(layer.input_quantizer), weight.sides()
+    code = layer.weight_quantizer.code_type if len(sides) == 1 else ZERO_OR_ONE
+    bases = [path, f"{path}.negative"][: len(sides)]
+    names, sums, stored = [builder.unique(base) for base in bases], [], []
+    for base, name, side in zip(bases, names, sides, strict=True):
+        constant = Constant.from_codes(integers(two_axes(side.codes)), code)
+        sums.append(builder.node(op, name, [codes], shape, attrs, {"weight": constant}, output=f"{base}.sum"))
+        stored.append(builder.nodes[-1].constants["weight"])
+    builder.layer(names[0], op, str(_bits(layer)), x, None, *stored)
+    steps = [_scaled(inputs.scale, side) for side in sides]
     bias: list[ChainStep] = [] if layer.bias is None else [("add", "bias", floats(layer.bias))]
-    if inputs.offset is None:
-        return builder.chain(f"{path}.out", sums, [*steps, *bias])
-    of_offset = floats((inputs.offset * weight.scale).flatten())
-    if not any(attrs.get("padding", ())):
-        ones = floats(weight.codes.flatten(1).double().sum(1))  # exact, then rounded once, as eval's sum of float64
-        return builder.chain(f"{path}.out", sums, [*steps, ("add", "offset", ones * of_offset), *bias])
-    y = builder.chain(f"{path}.scaled", sums, steps)
-    shift = _shift(builder, path, op, codes, shape, attrs, stored, of_offset)
-    both = builder.node("add", builder.unique(f"{path}.shifted"), [y, shift], shape)
-    return builder.chain(f"{path}.out", both, bias)
+    shifted = inputs.offset is not None and any(attrs.get("padding", ()))
+    if inputs.offset is not None and not shifted:
+        bias = [("add", "offset", _shift_inside(inputs.offset, sides)), *bias]
+    if len(sides) == 1 and not shifted:
+        return builder.chain(f"{path}.out", sums[0], [*steps[0], *bias])
+    y = _together(builder, path, [builder.chain(f"{base}.scaled", *of_side) for base, *of_side in zip(bases, sums, steps, strict=True)])
+    if inputs.offset is not None and shifted:
+        ones = builder.chain(f"{path}.ones", codes, [("to_float",), ("max", "one", 1.0)], ZERO_OR_ONE)
+        shifts = []
+        for base, side, constants in zip(bases, sides, stored, strict=True):
+            name, output = builder.unique(f"{base}.border"), f"{base}.border_sum"
+            border = builder.node(op, name, [ones], shape, attrs, {"weight": constants}, output=output)
+            shifts.append(builder.chain(f"{base}.shift", border, _scaled(inputs.offset, side)))
+        y = builder.node("add", builder.unique(f"{path}.shifted"), [y, _together(builder, f"{path}.shift", shifts)], shape)
+    return builder.chain(f"{path}.out", y, bias)
 
 
-def _shift(
-    builder: GraphBuilder,
-    path: str,
-    op: str,
-    codes: Value,
-    shape: tuple[int, ...],
-    attrs: dict[str, Any],
-    weight: str,
-    of_offset: np.ndarray[Any, np.dtype[np.float32]],
-) -> Value:
-    """What a real offset of the input adds where the convolution pads: the product of ones with the layer's own weights, which knows the borders, scaled."""
-    one = CodeType(Alphabet.UNSIGNED, 1)
-    ones = builder.chain(f"{path}.ones", codes, [("to_float",), ("max", "one", 1.0)], one)
-    sums = builder.node(op, builder.unique(f"{path}.border"), [ones], shape, attrs, {"weight": weight}, output=f"{path}.border_sum")
-    return builder.chain(f"{path}.shift", sums, [("to_float",), ("mul", "scale", of_offset)])
+def _scaled(scale: Tensor, weight: Quantized) -> list[ChainStep]:
+    """From sums of codes to their values, by the scale of each output channel."""
+    return [("to_float",), ("mul", "scale", floats((scale * weight.scale).flatten()))]
+
+
+def _together(builder: GraphBuilder, name: str, parts: list[Value]) -> Value:
+    """The sum of the one or two sides of a layer's weights."""
+    return parts[0] if len(parts) == 1 else builder.node("add", builder.unique(f"{name}.both"), parts, parts[0].shape)
+
+
+def _shift_inside(offset: Tensor, sides: Sequence[Quantized]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """What a real offset of the input adds where nothing is padded; sums are exact, then rounded once, as eval's of float64."""
+    first, *others = (floats(side.codes.flatten(1).double().sum(1)) * floats((offset * side.scale).flatten()) for side in sides)
+    return sum(others, first)
 
 
 def _float_product(

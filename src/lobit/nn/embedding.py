@@ -89,6 +89,8 @@ class Embedding(QuantizedLayer, nn.Embedding):
         table = self.quantized_weight()
         if table is None:
             return nn.Embedding.forward(self, input)
+        if table.negative is not None:
+            return self._rows_at(input, table.values())
         return self._rows_at(input, table.codes) * self._rows_at(input, table.scale.expand(self.num_embeddings, 1))
 
     def _rows_at(self, index: Tensor, table: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from lobit.nn.gradients import Product, product_with_quantized_gradient
 from lobit.nn.holders import hold
 from lobit.nn.scaled_product import Map, kept_dtype, scaled_product
 from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, Quantized, WeightQuantizer
-from lobit.quantizers.base import wide
+from lobit.quantizers.base import constant, wide
 
 EXACT_IN_FLOAT32 = 2**24
 
@@ -129,6 +129,7 @@ class QuantizedLayer(nn.Module):
         """``product(codes_x - zero, codes_w) * (scale_x * scale_w)``, then ``+ bias``: codes first, two float operations after the exact sum.
 
         An input with an offset adds ``product(1, codes_w) * (offset * scale_w)`` ahead of the bias: a second exact sum, of the weights that an output sees.
+        Weights with a scale for each side of 0 make two exact sums of either, one a side, in eval; in training one product with their values.
         ``product`` stands for the layer's own where a call has settings of its own.
         """
         self._check_dtype()
@@ -139,14 +140,17 @@ class QuantizedLayer(nn.Module):
         else:
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None
+            kept = (_kept(self.input_quantizer), kept_dtype(*code_range(self.weight_quantizer)))
+            if weight.negative is not None and self.training:
+                weight, kept = Quantized(weight.values(), constant(1.0, weight.codes)), (kept[0], weight.scale.dtype)
             if how is not None and self._keeps_codes(inputs):
-                kept = (_kept(self.input_quantizer), kept_dtype(*code_range(self.weight_quantizer)))
                 return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, kept)
-            y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
+            sides = weight.sides()
+            y = self._scaled_sums(inputs.centred(), sides, inputs.scale, product)
             if inputs.offset is not None:
                 shape = inputs.codes.shape
                 ones = x.new_ones(shape if x.ndim < weight.codes.ndim else (1, *shape[1:]))
-                y = y + self._sum(ones, weight.codes, product) * self._scale(inputs.offset, weight.scale)
+                y = y + self._scaled_sums(ones, sides, inputs.offset, product)
         return y if self.bias is None else y + self.per_channel(self.bias)
 
     def quantized_weight(self) -> Quantized | None:
@@ -174,6 +178,10 @@ class QuantizedLayer(nn.Module):
         if self.training or self._observes or self._has_fractions or self.accumulator_bound <= EXACT_IN_FLOAT32:
             return self._product(x, weight, product)
         return self._product(wide(x), wide(weight), product).to(x.dtype)
+
+    def _scaled_sums(self, x: Tensor, sides: tuple[Quantized, ...], scale: Tensor, product: Product | None) -> Tensor:
+        first, *others = (self._sum(x, side.codes, product) * self._scale(scale, side.scale) for side in sides)
+        return sum(others, first)
 
     @property
     def _observes(self) -> bool:

@@ -139,6 +139,10 @@ class RecurrentQuantizers(nn.Module):
                 self._kept[name] = KeptCodes()
                 quantizer = weights()
                 if quantizer is not None:
+                    if quantizer.two_scales:
+                        raise ConfigError(
+                            f"quantizer {quantizer.alias!r} has a scale for each side of 0, which recurrent layers have no place for; take 'ternary' for {name}"
+                        )
                     quantizer.attach(getattr(self, name))
                     self._enter(self.weight_quantizers, name, quantizer)
 

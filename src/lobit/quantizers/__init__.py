@@ -18,6 +18,7 @@ from lobit.quantizers.gradients import (
     linear_gradients,
     log_gradients,
 )
+from lobit.quantizers.heaviside import Heaviside, HeavisideWeights, heaviside
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.log import LogQuant, LogQuantWeights, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
@@ -25,7 +26,8 @@ from lobit.quantizers.lsqplus import LSQPlus, lsq_plus
 from lobit.quantizers.magnitude_sign import MagnitudeSign, scaled_sign, xnor_sign
 from lobit.quantizers.observer import Observer, Sample
 from lobit.quantizers.pact import PACT, pact, pact_penalty
-from lobit.quantizers.powers import ap2
+from lobit.quantizers.powers import ap2, power_of_two
+from lobit.quantizers.progressive import Progressive, ProgressiveSign, ProgressiveSignWeights, progressive_sign
 from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
 from lobit.quantizers.rsign import RSign
@@ -44,7 +46,8 @@ from lobit.quantizers.sign import (
     stochastic_sign,
 )
 from lobit.quantizers.straight_through import round_by_step, round_in_range, straight_through
-from lobit.quantizers.ternary import TernaryWeights, ternary
+from lobit.quantizers.ternary import StochasticTernary, StochasticTernaryWeights, TernaryWeights, stochastic_ternary, ternary
+from lobit.quantizers.ttq import TTQWeights, ttq
 
 __all__ = [
     "LSQ",
@@ -63,6 +66,8 @@ __all__ = [
     "FromWeights",
     "GradientQuantizer",
     "Grid",
+    "Heaviside",
+    "HeavisideWeights",
     "IdentitySign",
     "LSQPlus",
     "LSQWeights",
@@ -78,6 +83,9 @@ __all__ = [
     "MinMax",
     "Observer",
     "Percentile",
+    "Progressive",
+    "ProgressiveSign",
+    "ProgressiveSignWeights",
     "Quantized",
     "Quantizer",
     "RSign",
@@ -86,8 +94,11 @@ __all__ = [
     "SignWeights",
     "StochasticSign",
     "StochasticSignWeights",
+    "StochasticTernary",
+    "StochasticTernaryWeights",
     "SwishSign",
     "SwishSignWeights",
+    "TTQWeights",
     "TernaryWeights",
     "WeightQuantizer",
     "ap2",
@@ -97,6 +108,7 @@ __all__ = [
     "dorefa_gradients",
     "dorefa_weights",
     "get",
+    "heaviside",
     "linear_gradients",
     "linear_quant",
     "log_gradients",
@@ -106,13 +118,17 @@ __all__ = [
     "names",
     "pact",
     "pact_penalty",
+    "power_of_two",
+    "progressive_sign",
     "register",
     "round_by_step",
     "round_in_range",
     "scaled_sign",
     "sign",
     "stochastic_sign",
+    "stochastic_ternary",
     "straight_through",
     "ternary",
+    "ttq",
     "xnor_sign",
 ]

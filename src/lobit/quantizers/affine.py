@@ -11,7 +11,7 @@ from lobit.quantizers.base import Quantized, check_flag, check_width, operand, w
 from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.lsq import SMALLEST
 from lobit.quantizers.observer import Observer, Sample
-from lobit.quantizers.ranges import Fit, Grid, Method, between
+from lobit.quantizers.ranges import Fit, Grid, Method, between, with_power
 from lobit.quantizers.registry import register
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.straight_through import round_in_range, straight_through
@@ -32,6 +32,8 @@ class AffineActivations(FromData):
         No zero point: codes are ``signed``, or ``unsigned`` after a non-negative input.
     signed : bool, optional
         Whether codes are ``signed``. None means ``unsigned`` with a zero point, and what the data ask for without.
+    power_of_two : bool
+        Whether the scale is the power of two nearest to the one that was chosen; see `power_of_two`.
 
     References
     ----------
@@ -42,7 +44,7 @@ class AffineActivations(FromData):
     zero_point: Tensor
     is_signed: Tensor
 
-    def __init__(self, bits: int, symmetric: bool = False, signed: bool | None = None) -> None:
+    def __init__(self, bits: int, symmetric: bool = False, signed: bool | None = None, power_of_two: bool = False) -> None:
         if signed is not None and type(signed) is not bool:
             raise ConfigError(f"signed must be True, False or None, not {signed!r}")
         check_flag(symmetric, "symmetric", "quantizer 'affine'")
@@ -50,6 +52,7 @@ class AffineActivations(FromData):
         self._check_bits(bits, given)
         super().__init__(bits)
         self.symmetric = symmetric
+        self.power_of_two = check_flag(power_of_two, "power_of_two", "quantizer 'affine'")
         self._given = given
         self._signed = self._given
         self.register_buffer("scale", torch.ones(()))
@@ -91,6 +94,8 @@ class AffineActivations(FromData):
         self._signed = signed
         grid = Grid(self.code_type.lo, self.code_type.hi, zero=not self.symmetric)
         fit = (method or MeanSquaredError()).fit(sample, grid)
+        if self.power_of_two:
+            fit = with_power(fit, grid)
         self.scale.copy_(fit.scale.clamp(min=SMALLEST).squeeze())
         self.zero_point.copy_(fit.zero.squeeze())
         self.zero = int(self.zero_point)
@@ -127,6 +132,9 @@ class AffineWeights(FromWeights):
         A scale, and a zero, for each output channel.
     symmetric : bool
         No zero point.
+    power_of_two : bool
+        Whether scales are powers of two; see `power_of_two`. Those that `lobit.calibrate` chooses become the nearest; those that follow the weights the next
+        one up, so that they cover them all.
 
     References
     ----------
@@ -136,10 +144,11 @@ class AffineWeights(FromWeights):
     scale: Tensor
     zero_point: Tensor
 
-    def __init__(self, bits: int, per_channel: bool = True, symmetric: bool = True) -> None:
+    def __init__(self, bits: int, per_channel: bool = True, symmetric: bool = True, power_of_two: bool = False) -> None:
         super().__init__()
         self.per_channel = check_flag(per_channel, "per_channel", "quantizer 'affine' of weights")
         self.symmetric = check_flag(symmetric, "symmetric", "quantizer 'affine' of weights")
+        self.power_of_two = check_flag(power_of_two, "power_of_two", "quantizer 'affine' of weights")
         self.check_bits(bits)
         self.bits = bits
         self.register_buffer("started", torch.tensor(False))
@@ -198,6 +207,8 @@ class AffineWeights(FromWeights):
         """Scale and zero that cover the weights."""
         low, high = x.flatten(1).aminmax(dim=1) if self.per_channel else (end[None] for end in x.aminmax())
         fit = between(wide(low), wide(high), self._grid)
+        if self.power_of_two:
+            fit = with_power(fit, self._grid, cover=True)
         return self._shaped(fit.scale.float(), x), self._shaped(fit.zero.to(x.dtype), x)
 
     def _shaped(self, values: Tensor, x: Tensor) -> Tensor:
@@ -210,6 +221,8 @@ class AffineWeights(FromWeights):
             observer.see(sample.values, self.owner)
             sample = observer.sample()
         fit: Fit = method.fit(sample, self._grid)
+        if self.power_of_two:
+            fit = with_power(fit, self._grid)
         self.scale.copy_(fit.scale.clamp(min=SMALLEST).reshape(self.scale.shape))
         self.zero_point.copy_(fit.zero.reshape(self.zero_point.shape))
         self.started.fill_(True)

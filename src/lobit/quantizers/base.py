@@ -29,12 +29,15 @@ class Quantized(NamedTuple):
         The code of real 0; always 0 for weights.
     offset : Tensor, optional
         float32 of shape ``()``, for activations only: a learned offset that need not be a whole number of steps. Real 0 is then no code.
+    negative : Tensor, optional
+        For weights of ternary codes only: the scale of code -1, of the shape of ``scale``, which then is that of +1.
     """
 
     codes: Tensor
     scale: Tensor
     zero: int = 0
     offset: Tensor | None = None
+    negative: Tensor | None = None
 
     def centred(self) -> Tensor:
         """``codes - zero``: the integers that layers multiply."""
@@ -43,7 +46,16 @@ class Quantized(NamedTuple):
     def values(self) -> Tensor:
         """``scale * (codes - zero) + offset``: what the codes stand for."""
         values = self.centred() * self.scale
+        if self.negative is not None:
+            return torch.where(self.codes < 0, self.codes * self.negative, values)
         return values if self.offset is None else values + self.offset
+
+    def sides(self) -> tuple[Quantized, ...]:
+        """Itself; with a scale of its own for -1 the codes +1, and the codes -1 as codes 1 of a negative scale. The sum of their values is its own."""
+        if self.negative is None:
+            return (self,)
+        below = self.codes.detach() < 0
+        return Quantized(self.codes * ~below, self.scale), Quantized(self.codes * -below.to(self.codes.dtype), -self.negative)
 
 
 class Quantizer(nn.Module):
@@ -213,10 +225,13 @@ class WeightQuantizer(Quantizer):
     ----------
     latent_range : tuple of float or None
         The range that the float (latent) weights are clipped to after each step of training; None where they are free.
+    two_scales : bool
+        Whether its codes -1 have a scale of their own, `Quantized.negative`.
     """
 
     role = "weights"
     latent_range: tuple[float, float] | None = None
+    two_scales: ClassVar[bool] = False
 
     def attach(self, weight: Tensor) -> None:
         """Make room for state that depends on the weights' shape; layers call it once."""

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.quantizers.base import Quantized, check_width, constant, operand, wide
+from lobit.quantizers.base import Quantized, check_flag, check_width, constant, operand, wide
 from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.observer import Sample
+from lobit.quantizers.powers import used_scale
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.registry import register
+from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.sign import ONE_BIT, sign
 from lobit.quantizers.straight_through import round_by_step
 
@@ -126,13 +128,17 @@ class LSQ(FromData):
         1 to 8.
     nonnegative : bool, optional
         Whether the input has no negative values; decided from data when None.
+    power_of_two : bool
+        Whether the step that is used is the power of two nearest to the learned one; see `power_of_two`. The first step then is that of the least squared
+        error, as LSQ's own, rounded up, may lie above all values.
     """
 
     sign_of_input: Tensor
 
-    def __init__(self, bits: int, nonnegative: bool | None = None) -> None:
+    def __init__(self, bits: int, nonnegative: bool | None = None, power_of_two: bool = False) -> None:
         self.check_bits(bits)
         super().__init__(bits)
+        self.power_of_two = check_flag(power_of_two, "power_of_two", "quantizer 'lsq'")
         if nonnegative is not None and type(nonnegative) is not bool:
             raise ConfigError(f"nonnegative must be True, False or None, not {nonnegative!r}")
         self.step = nn.Parameter(torch.ones(()))
@@ -168,16 +174,14 @@ class LSQ(FromData):
         code = self.code_type
         if code == ONE_BIT:
             return Quantized(sign(x), constant(1.0, x), self.zero)
-        if self.training:
-            step = training_step(self.step, step_gradient(x, code))
-        else:
-            step = eval_step(self.step, self.owner)
+        step = training_step(self.step, step_gradient(x, code)) if self.training else eval_step(self.step, self.owner)
+        step = used_scale(step, self.power_of_two)
         return Quantized(lsq(x, step, code), step, self.zero)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """One division by the step; none for the sign."""
         self._check_started()
-        return [] if self.code_type == ONE_BIT else [("div", operand(eval_step(self.step, self.owner)))]
+        return [] if self.code_type == ONE_BIT else [("div", operand(used_scale(eval_step(self.step, self.owner), self.power_of_two)))]
 
     def take(self, sample: Sample, method: Method | None) -> None:
         """Decide the sign unless it was given, and set the step: LSQ's first one, or that of a method."""
@@ -188,6 +192,8 @@ class LSQ(FromData):
             self.sign_of_input.fill_(self._decided)
             self._free_step()
         code = self.code_type
+        if method is None and self.power_of_two and code != ONE_BIT:
+            method = MeanSquaredError()
         if method is None:
             self.step.copy_(first_step(sample.magnitude, code).squeeze())
         elif code != ONE_BIT:
@@ -230,11 +236,14 @@ class LSQWeights(FromWeights):
     ----------
     bits : int
         1 to 8.
+    power_of_two : bool
+        Whether the steps that are used are the powers of two nearest to the learned ones; see `power_of_two`.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, power_of_two: bool = False) -> None:
         super().__init__()
         self.check_bits(bits)
+        self.power_of_two = check_flag(power_of_two, "power_of_two", "quantizer 'lsq' of weights")
         self.bits = bits
         self.step = nn.Parameter(torch.ones(1))
         self.register_buffer("started", torch.tensor(False))
@@ -268,10 +277,7 @@ class LSQWeights(FromWeights):
         code = self.code_type
         if not self._running and not torch.compiler.is_compiling():
             self._running = bool(self.started)  # the buffer may have been copied from another model
-        if not self._running and not self.training:
-            step = self._from_weights(x)
-            return Quantized(lsq(x, step, code), step, self.zero)
-        if not self._running:
+        if not self._running and self.training:
             with torch.no_grad():
                 self.step.copy_(self._from_weights(x))
                 self.started.fill_(True)
@@ -279,7 +285,8 @@ class LSQWeights(FromWeights):
         if self.training:
             step = training_step(self.step, 1.0 / math.sqrt(x[0].numel() * code.hi))
         else:
-            step = eval_step(self.step, self.owner)
+            step = eval_step(self.step, self.owner) if self._running else self._from_weights(x)
+        step = used_scale(step, self.power_of_two)
         return Quantized(lsq(x, step, code), step, self.zero)
 
     def take(self, sample: Sample, method: Method) -> None:

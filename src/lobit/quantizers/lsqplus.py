@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lobit.bits import Alphabet, CodeType
-from lobit.quantizers.base import Quantized, check_width, operand
+from lobit.quantizers.base import Quantized, check_flag, check_width, operand
 from lobit.quantizers.from_data import FromData
 from lobit.quantizers.lsq import SMALLEST, eval_step, finite, keep_positive, scale_gradient, step_gradient, training_step
 from lobit.quantizers.observer import Sample
-from lobit.quantizers.ranges import Grid, Method
+from lobit.quantizers.powers import used_scale
+from lobit.quantizers.ranges import Grid, Method, with_power
 from lobit.quantizers.registry import register
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.straight_through import round_in_range
@@ -42,15 +43,18 @@ class LSQPlus(FromData):
     ----------
     bits : int
         1 to 8.
+    power_of_two : bool
+        Whether the step that is used is the power of two nearest to the learned one; see `power_of_two`. The offset stays real.
 
     References
     ----------
     Bhalgat et al., LSQ+: Improving low-bit quantization through learnable offsets and better initialization, arXiv 2004.09576, section 3.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, power_of_two: bool = False) -> None:
         self.check_bits(bits)
         super().__init__(bits)
+        self.power_of_two = check_flag(power_of_two, "power_of_two", "quantizer 'lsq_plus'")
         self.step = nn.Parameter(torch.ones(()))
         self.offset = nn.Parameter(torch.zeros(()))
 
@@ -73,17 +77,21 @@ class LSQPlus(FromData):
                 eval_step(self.step, self.owner),
                 finite(self.offset, self.owner, "offset").clone(),
             )  # without gradient where none is taken
+        step = used_scale(step, self.power_of_two)
         return Quantized(lsq_plus(x, step, offset, self.bits), step, self.zero, offset)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """A division by the step, then less ``offset / step``."""
         self._check_started()
-        step, offset = eval_step(self.step, self.owner), finite(self.offset, self.owner, "offset")
+        step, offset = used_scale(eval_step(self.step, self.owner), self.power_of_two), finite(self.offset, self.owner, "offset")
         return [("div", operand(step)), ("sub", operand(offset / step))]
 
     def take(self, sample: Sample, method: Method | None) -> None:
         """Set step and offset; to the least squared error by its own rule."""
-        fit = (method or MeanSquaredError()).fit(sample, Grid(0, self.code_type.hi, offset=True))
+        grid = Grid(0, self.code_type.hi, offset=True)
+        fit = (method or MeanSquaredError()).fit(sample, grid)
+        if self.power_of_two:
+            fit = with_power(fit, grid)
         self.step.copy_(fit.scale.clamp(min=SMALLEST).squeeze())
         self.offset.copy_(fit.offset.squeeze())
 

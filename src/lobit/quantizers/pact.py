@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.quantizers.base import Quantized, check_width, operand
+from lobit.quantizers.base import Quantized, check_flag, check_width, operand
 from lobit.quantizers.from_data import FromData
 from lobit.quantizers.lsq import SMALLEST, eval_step, keep_positive
 from lobit.quantizers.observer import Sample
+from lobit.quantizers.powers import used_scale
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.registry import register
 
@@ -68,15 +69,18 @@ class PACT(FromData):
         1 to 8.
     alpha : float
         Where the clipping level starts; positive.
+    power_of_two : bool
+        Whether the scale that is used is the power of two nearest to ``alpha / n``, see `power_of_two`; the clipping level then is n times that.
 
     References
     ----------
     Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks, arXiv 1805.06085.
     """
 
-    def __init__(self, bits: int, alpha: float = 10.0) -> None:
+    def __init__(self, bits: int, alpha: float = 10.0, power_of_two: bool = False) -> None:
         self.check_bits(bits)
         super().__init__(bits)
+        self.power_of_two = check_flag(power_of_two, "power_of_two", "quantizer 'pact'")
         if not (isinstance(alpha, (int, float)) and 0 < alpha < math.inf):
             raise ConfigError(f"the clipping level alpha of quantizer 'pact' must be a positive number, not {alpha!r}")
         self.initial = float(alpha)
@@ -99,11 +103,15 @@ class PACT(FromData):
             alpha: Tensor = self.alpha
         else:
             alpha = eval_step(self.alpha, self.owner, "clipping level")
-        return Quantized(pact(x, alpha, self.bits), alpha.detach() / self.code_type.hi, self.zero)
+        n = self.code_type.hi
+        if self.power_of_two:
+            alpha = used_scale(alpha / n, True) * n  # exact: n has few bits
+        return Quantized(pact(x, alpha, self.bits), alpha.detach() / n, self.zero)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """One division by the scale ``alpha / n``; the codes' own range clips."""
-        return [("div", operand(eval_step(self.alpha, self.owner, "clipping level") / self.code_type.hi))]
+        scale = eval_step(self.alpha, self.owner, "clipping level") / self.code_type.hi
+        return [("div", operand(used_scale(scale, self.power_of_two)))]
 
     def take(self, sample: Sample, method: Method | None) -> None:
         """Set ``alpha``; by its own rule it stays."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -45,6 +47,49 @@ def ap2(x: Tensor) -> Tensor:
     whole, mask, carry = _LAYOUT[v.dtype]
     power = ((v.view(whole) + carry) & mask).view(v.dtype)
     return torch.where(v.isnan(), v, power)
+
+
+class _PowerOfTwo(torch.autograd.Function):
+    @staticmethod
+    def forward(scale: Tensor) -> Tensor:
+        return ap2(scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad
+
+
+def power_of_two(scale: Tensor) -> Tensor:
+    """A scale's nearest power of two, with a straight-through gradient: what the option ``power_of_two`` of quantizers makes of their scale.
+
+    Forward: ``2^round(log2 scale)``, see `ap2`. Backward: ``g_scale = g``.
+
+    Parameters
+    ----------
+    scale : float32 Tensor
+        Positive.
+
+    References
+    ----------
+    Jain et al., Trained Quantization Thresholds, arXiv 1903.08066, section 3 (scales that are powers of two, learned straight through; there rounded up).
+
+    Examples
+    --------
+    >>> power_of_two(torch.tensor([0.3, 0.36, 3.0]))
+    tensor([0.2500, 0.5000, 4.0000])
+    """
+    if not (torch.is_grad_enabled() and scale.requires_grad):
+        return ap2(scale)
+    return _PowerOfTwo.apply(scale)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def used_scale(scale: Tensor, to_power: bool) -> Tensor:
+    """The scale that a quantizer uses: its own, or where the option ``power_of_two`` asks for it the nearest power of two."""
+    return power_of_two(scale) if to_power else scale
 
 
 def floor_power(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lobit.errors import ConfigError
 from lobit.quantizers.observer import Sample
+from lobit.quantizers.powers import ap2, floor_power
 
 _TINY = 2.0**-30  # no step is smaller
 
@@ -71,6 +72,19 @@ def between(low: Tensor, high: Tensor, grid: Grid) -> Fit:
         return Fit(scale, (grid.lo - low / scale).round().clamp(grid.lo, grid.hi), nothing)
     scale = (high / grid.hi).clamp(min=_TINY)
     return Fit(torch.maximum(scale, low / grid.lo) if grid.lo < 0 else scale, nothing, nothing)
+
+
+def with_power(fit: Fit, grid: Grid, *, cover: bool = False) -> Fit:
+    """A fit whose scale is the nearest power of two, or the next one up to ``cover`` all that it did.
+
+    The range shrinks or grows about real 0, so that an integer zero stays; one with an offset, which may lie anywhere, about its middle.
+    """
+    scale = ap2(fit.scale)
+    if cover:
+        below = floor_power(fit.scale)
+        scale = torch.where(below < fit.scale, 2 * below, below)
+    offset = fit.offset + (fit.scale - scale) * ((grid.lo + grid.hi) / 2) if grid.offset else fit.offset
+    return Fit(scale, fit.zero, offset)
 
 
 class Method(Protocol):

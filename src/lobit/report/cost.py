@@ -13,6 +13,7 @@ from lobit.format import OPERATORS, Constant, Graph, Node, accumulator_bound, ch
 from lobit.report.memory import FLOAT_BITS, peak_activation_bytes, value_bits
 
 PRODUCTS = ("linear", "conv2d", "linear_f32", "conv2d_f32")
+OTHER_SIDE = ".negative"  # what the name of a layer's second product ends in, as `lobit.capture` names it
 MAX_BATCH = 2**20
 _SUMS = (
     *("parameters", "weight_bytes", "float_bytes", "constant_bytes", "macs", "macs_by_width", "bit_operations", "bit_operations_by_width"),
@@ -173,7 +174,8 @@ class NetworkCost:
 def cost_of(graph: Graph, batch: int = 1) -> NetworkCost:
     """Count what a graph costs.
 
-    A constant that several nodes share counts once, where it is first used.
+    A constant that several nodes share counts once, where it is first used. Ternary weights with a scale for each side of 0 are two products in the graph, and one
+    layer of 2 bits here.
 
     Parameters
     ----------
@@ -192,12 +194,17 @@ def cost_of(graph: Graph, batch: int = 1) -> NetworkCost:
     check_batch(batch)
     graph = graph if graph.types else check_graph(graph)
     seen: set[str] = set()
-    layers = []
+    layers: dict[str, LayerCost] = {}
+    sides = _other_sides(graph)
     for node in graph.nodes:
         fresh = {role: graph.constants[name] for role, name in node.constants.items() if name not in seen}
         seen.update(node.constants.values())
-        layers.append(_layer(graph, node, fresh))
-    return NetworkCost(tuple(layers), batch, peak_activation_bytes(graph, batch), peak_activation_bytes(graph, batch, as_float=True))
+        layers[node.name] = _layer(graph, node, fresh)
+        if first := sides.get(node.name):
+            layers[first], layers[node.name] = _one_layer(layers[first], layers[node.name])
+    return NetworkCost(
+        tuple(layers.values()), batch, peak_activation_bytes(graph, batch), peak_activation_bytes(graph, batch, as_float=True)
+    )
 
 
 def check_batch(batch: int) -> None:
@@ -225,6 +232,31 @@ def _layer(graph: Graph, node: Node, fresh: dict[str, Constant]) -> LayerCost:
         accumulator,
         OPERATORS[node.op].exact,
     )
+
+
+def _other_sides(graph: Graph) -> dict[str, str]:
+    """Products of the weights -1 of a layer whose weights +1 have a product and a scale of their own: their name, and that of the other."""
+    products = {node.name: node for node in graph.nodes if node.op in PRODUCTS}
+    pairs = ((name, name.removesuffix(OTHER_SIDE)) for name in products if name.endswith(OTHER_SIDE))
+    return {
+        name: first
+        for name, first in pairs
+        if first in products and products[first].op == products[name].op and products[first].inputs == products[name].inputs
+    }
+
+
+def _one_layer(first: LayerCost, other: LayerCost) -> tuple[LayerCost, LayerCost]:
+    """Two products of one-bit weights as the layer of ternary weights that they are, and a node that adds nothing to it."""
+    bits = Bits(2, first.activation_bits)
+    one = replace(
+        first,
+        bits=str(bits),
+        bit_operations=first.macs * bits.weights * bits.activations,
+        weight_bytes=first.weight_bytes + other.weight_bytes,
+        constant_bytes=first.constant_bytes + other.constant_bytes,
+    )
+    nothing = {"macs": 0, "bit_operations": 0, "parameters": 0, "weight_bytes": 0, "float_bytes": 0, "constant_bytes": 0}
+    return one, replace(other, bits="", inputs=0, accumulator_bits=0, **nothing)
 
 
 def _product(graph: Graph, node: Node) -> tuple[str, int, int, int]:

@@ -141,9 +141,9 @@ class _Builder:
     def product_before(self, value: str, piece: Piece) -> int | None:
         """The place of the product that a piece can be folded into: nothing else reads what lies between."""
         while self.uses[value] == 1 and value in self.nodes:
-            before = self.nodes[value]
-            if before.op in PRODUCTS:
-                return self.places[self.values[value][0]]
+            before, tensor = self.nodes[value], self.values[value][0]
+            if before.op in PRODUCTS or (before.op == "add" and self.made[tensor].op in PRODUCTS):
+                return self.places[tensor]
             if not (before.op == "max_pool2d" and piece.rises) and not (before.op == "flatten" and piece.uniform):
                 return None
             value = before.inputs[0]
@@ -227,7 +227,18 @@ def _concat(build: _Builder, node: Node) -> None:
 
 
 def _add(build: _Builder, node: Node) -> None:
-    build.keep(node, build.emit("add", tuple(build.values[name][0] for name in node.inputs)))
+    """The sum of two products of one tensor, as of ternary weights with a scale for each side of 0, is one product of the summed weights."""
+    tensors = tuple(build.values[name][0] for name in node.inputs)
+    first, other = (build.ops[build.places[name]] if name in build.places else None for name in tensors)
+    alike = first is not None and other is not None and first.op in PRODUCTS
+    alike = alike and (first.op, first.inputs, first.attrs) == (other.op, other.inputs, other.attrs)
+    if alike and other is build.ops[-1] and first is not other and all(build.uses[name] == 1 for name in node.inputs):
+        arrays = {name: first.arrays[name] + other.arrays[name] for name in first.arrays}
+        build.ops[build.places[tensors[0]]] = replace(first, arrays=arrays)
+        build.ops.pop()
+        build.keep(node, tensors[0])
+        return
+    build.keep(node, build.emit("add", tensors))
 
 
 LOWER: dict[str, Callable[[_Builder, Node], None]] = {

@@ -11,7 +11,7 @@ from lobit.training.guards import Starved, all_finite, check_finite
 from lobit.training.memory import keep_freed_memory
 from lobit.training.module import accuracy, predict
 from lobit.training.run import TrainResult, load_test_set, train
-from lobit.training.schedules import QuantizationSchedule
+from lobit.training.schedules import QuantizationSchedule, sharpen
 
 __all__ = [
     "Distillation",
@@ -28,5 +28,6 @@ __all__ = [
     "load_model",
     "load_test_set",
     "predict",
+    "sharpen",
     "train",
 ]

@@ -21,7 +21,7 @@ from lobit.training.flips import ALL, FlipRatio
 from lobit.training.guards import Starved
 from lobit.training.optimizers import build_optimizer, learning_rate
 from lobit.training.randomness import random_states, restore_random_states
-from lobit.training.schedules import QuantizationSchedule
+from lobit.training.schedules import QuantizationSchedule, progressive
 
 
 class TrainingModule(L.LightningModule):
@@ -81,8 +81,10 @@ class TrainingModule(L.LightningModule):
             restore_random_states(self._random_states)
 
     def on_train_epoch_start(self) -> None:
-        """Set the epoch's rate and bits, from the recipe alone: a resumed run with more epochs has the rates of its own schedule."""
+        """Set the epoch's rate, bits and sharpness, from the recipe alone: a resumed run with more epochs has the rates of its own schedule."""
         self._advance("epochs", self.current_epoch)
+        for quantizer in progressive(self.model):
+            quantizer.set_progress(self.current_epoch / self.recipe.epochs)
         if self._flips:
             self._flips.update()  # with the bits of this epoch
             self._flips.reset()

@@ -1,4 +1,4 @@
-"""Quantizers that change in the course of training: a delay in float, more bits at first."""
+"""Quantizers that change in the course of training: a delay in float, more bits at first, gradients that sharpen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 from lobit.nn import QuantizedLayer
 from lobit.nn.recurrent_quantizers import RecurrentQuantizers
-from lobit.quantizers import Quantizer
+from lobit.quantizers import Progressive, Quantizer
 
 FLOAT = "float"
 
@@ -126,6 +126,46 @@ class QuantizationSchedule:
                             layer.check_input_bits(width)
                 except ConfigError as error:
                     raise ConfigError(f"the schedule asks for {width} bits of {path!r}: {error}") from None
+
+
+def sharpen(model: nn.Module, share: float) -> None:
+    """Tell every `Progressive` quantizer of a model which share of the training is done, such as ``epoch / epochs`` ahead of each epoch.
+
+    Recipes do so by themselves. The share is a part of the model's state; a data-parallel run calls this in every process.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With quantizers such as ``progressive_sign``.
+    share : float
+        From 0 to 1.
+
+    Raises
+    ------
+    ConfigError
+        For a share out of that range, or a model without such a quantizer.
+
+    Examples
+    --------
+    >>> import lobit
+    >>> layer = lobit.nn.Linear(4, 3, weight_quantizer="progressive_sign")
+    >>> for epoch in range(3):
+    ...     sharpen(layer, epoch / 3)
+    ...     round(layer.weight_quantizer.sharpness.item(), 2)
+    0.1
+    0.46
+    2.15
+    """
+    found = list(progressive(model))
+    if not found:
+        raise ConfigError("the model has no quantizer that sharpens; give its layers 'progressive_sign', or leave this call out")
+    for quantizer in found:
+        quantizer.set_progress(share)
+
+
+def progressive(model: nn.Module) -> Iterator[Progressive]:
+    """The quantizers of a model that change with the share of the training that is done."""
+    return (module for module in model.modules() if isinstance(module, Progressive))
 
 
 def check_schedule(until: Mapping[int, str | Bits]) -> dict[int, Bits]:

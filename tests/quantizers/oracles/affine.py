@@ -33,16 +33,17 @@ def bounds(quantizer, w):
     return w, w.min(**axes), w.max(**axes)
 
 
-def quotient(w, scale):
+def quotient(quantizer, w, scale):
     """Scale and quotient as float32 has them: a scale that follows the weights makes ties of them, which no neighbour of the weights would break."""
-    scale = np.float32(np.maximum(scale, 2.0**-30))
+    scale = np.maximum(scale, 2.0**-30)
+    scale = np.float32(2.0 ** np.ceil(np.log2(scale)) if quantizer.power_of_two else scale)
     return np.rint(w.astype(np.float32) / scale), scale
 
 
 def symmetric(quantizer, w):
     w, low, high = bounds(quantizer, w)
     most = 2 ** (quantizer.bits - 1)
-    codes, scale = quotient(w, np.maximum(high / (most - 1), -low / most))
+    codes, scale = quotient(quantizer, w, np.maximum(high / (most - 1), -low / most))
     return np.clip(codes, -most, most - 1), scale
 
 
@@ -50,7 +51,7 @@ def centred(quantizer, w):
     w, low, high = bounds(quantizer, w)
     n, low, high = 2**quantizer.bits - 1, np.minimum(low, 0), np.maximum(high, 0)
     zero = np.clip(np.rint(-low / np.maximum((high - low) / n, 2.0**-30)), 0, n)
-    codes, scale = quotient(w, (high - low) / n)
+    codes, scale = quotient(quantizer, w, (high - low) / n)
     return np.clip(codes, -zero, n - zero), scale
 
 
@@ -62,8 +63,11 @@ ROWS = [
     Row("affine", "activations", tuple(range(1, 9)), activations, in_range),
     Row("affine", "activations", (2, 8), activations, in_range, settings={"signed": True}),
     Row("affine", "activations", (2, 4, 8), activations, in_range, settings={"symmetric": True}),
+    Row("affine", "activations", (2, 8), activations, in_range, settings={"power_of_two": True}),
     Row("affine", "weights", tuple(range(2, 9)), symmetric, whole),
     Row("affine", "weights", (2, 4, 8), symmetric, whole, settings={"per_channel": False}),
+    Row("affine", "weights", (2, 8), symmetric, whole, settings={"power_of_two": True}),
+    Row("affine", "weights", (2, 7), centred, whole, settings={"symmetric": False, "power_of_two": True}),
     # one bit that covers all weights leaves most of them 0: it learns only from a calibrated range, see test_affine.py
     Row("affine", "weights", tuple(range(2, 8)), centred, whole, settings={"symmetric": False}),
     Row("affine", "weights", (2, 4, 7), centred, whole, settings={"symmetric": False, "per_channel": False}),

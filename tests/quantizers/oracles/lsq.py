@@ -9,7 +9,8 @@ from tests.quantizers.rows import Row
 
 
 def step_of(quantizer):
-    return quantizer.step.detach().double().numpy()
+    step = quantizer.step.detach().double().numpy()
+    return 2.0 ** np.rint(np.log2(step)) if quantizer.power_of_two else step
 
 
 def learned(quantizer, x):
@@ -37,4 +38,7 @@ ROWS = [
     Row("lsq", "activations", (1, *BITS), learned, in_range, settings={"nonnegative": True}),
     Row("lsq", "weights", (1,), signs, in_one_step, symmetric=True),
     Row("lsq", "weights", BITS, learned, in_range),
+    Row("lsq", "activations", (2, 8), learned, in_range, settings={"power_of_two": True}),
+    Row("lsq", "weights", (2, 8), learned, in_range, settings={"power_of_two": True}),
+    Row("lsq", "weights", (1,), signs, in_one_step, settings={"power_of_two": True}, symmetric=True),
 ]

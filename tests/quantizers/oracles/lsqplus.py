@@ -9,6 +9,8 @@ from tests.quantizers.rows import Row
 
 def of(quantizer, x):
     step, offset = (p.detach().double().numpy() for p in (quantizer.step, quantizer.offset))
+    if quantizer.power_of_two:
+        step = 2.0 ** np.rint(np.log2(step))
     return (x.astype(np.float64) - offset) / step, step, offset
 
 
@@ -23,4 +25,7 @@ def in_range(quantizer, x, g):
 
 
 # x / step - offset / step is rounded three times, each to 2^-24 of a few units
-ROWS = [Row("lsq_plus", "activations", tuple(range(1, 9)), shifted, in_range, slack=2e-6)]
+ROWS = [
+    Row("lsq_plus", "activations", tuple(range(1, 9)), shifted, in_range, slack=2e-6),
+    Row("lsq_plus", "activations", (2, 8), shifted, in_range, {"power_of_two": True}, slack=2e-6),
+]

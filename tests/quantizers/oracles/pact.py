@@ -8,7 +8,8 @@ from tests.quantizers.rows import Row
 
 
 def level(quantizer):
-    return quantizer.alpha.detach().double().numpy()
+    alpha, n = quantizer.alpha.detach().double().numpy(), 2**quantizer.bits - 1
+    return 2.0 ** np.rint(np.log2(alpha / n)) * n if quantizer.power_of_two else alpha
 
 
 def clipped(quantizer, x):
@@ -21,4 +22,7 @@ def below_the_level(quantizer, x, g):
 
 
 # The gradient at alpha itself, and one bit less: the comparison is exact, so nothing near it will do
-ROWS = [Row("pact", "activations", tuple(range(1, 9)), clipped, below_the_level, settings={"alpha": 1.0})]
+ROWS = [
+    Row("pact", "activations", tuple(range(1, 9)), clipped, below_the_level, settings={"alpha": 1.0}),
+    Row("pact", "activations", (2, 8), clipped, below_the_level, settings={"alpha": 1.1, "power_of_two": True}),
+]
