@@ -65,7 +65,8 @@ def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, 
         bias = [("add", "offset", _shift_inside(inputs.offset, sides)), *bias]
     if len(sides) == 1 and not shifted:
         return builder.chain(f"{path}.out", sums[0], [*steps[0], *bias])
-    y = _together(builder, path, [builder.chain(f"{base}.scaled", *of_side) for base, *of_side in zip(bases, sums, steps, strict=True)])
+    values = [builder.chain(f"{base}.scaled", of_side, scaled) for base, of_side, scaled in zip(bases, sums, steps, strict=True)]
+    y = _together(builder, path, values)
     if inputs.offset is not None and shifted:
         ones = builder.chain(f"{path}.ones", codes, [("to_float",), ("max", "one", 1.0)], ZERO_OR_ONE)
         shifts = []

@@ -20,7 +20,7 @@ from lobit.nn.cells import Memory, gru_backward, lstm_backward, plain_backward
 from lobit.nn.recurrence import Operands, Result, Steps, offset_term, product, times
 from lobit.nn.scaled_product import expanded, weight_gradient
 from lobit.nn.tables import PER_UNIT
-from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Sign, fused
+from lobit.quantizers import LSQ, ActivationQuantizer, GradientQuantizer, LinearQuant, Quantized, Sign, fused
 from lobit.quantizers.base import wide
 from lobit.quantizers.sign import ONE_BIT
 
@@ -134,7 +134,8 @@ def run(steps: Steps, given: Operands, quantizer: ActivationQuantizer | None) ->
     """`lobit.nn.recurrence.walk` without gradients, for a quantizer whose scale does not depend on what it is given."""
     scale = offset = None
     if quantizer is not None:
-        _, scale, _, offset = quantizer(given.h0)
+        coded: Quantized = quantizer(given.h0)
+        scale, offset = coded.scale, coded.offset
     s_hh = given.s_w if scale is None else times(scale, given.s_w)
     o_hh = offset_term(offset, given.w_hh, given.s_w)
 

@@ -140,10 +140,10 @@ class QuantizedLayer(nn.Module):
         else:
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None
-            kept = (_kept(self.input_quantizer), kept_dtype(*code_range(self.weight_quantizer)))
             if weight.negative is not None and self.training:
-                weight, kept = Quantized(weight.values(), constant(1.0, weight.codes)), (kept[0], weight.scale.dtype)
+                weight = Quantized(weight.values(), constant(1.0, weight.codes))
             if how is not None and self._keeps_codes(inputs):
+                kept = (_kept(self.input_quantizer), _kept_weights(self.weight_quantizer))
                 return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, kept)
             sides = weight.sides()
             y = self._scaled_sums(inputs.centred(), sides, inputs.scale, product)
@@ -222,6 +222,11 @@ def _kept(quantizer: ActivationQuantizer | None) -> torch.dtype:
     dropped = isinstance(quantizer, CodeDropout)
     one_bit = (lo, hi) == (-1, 1) and quantizer is not None and quantizer.code_type.bits == 1
     return torch.bool if one_bit and not dropped else kept_dtype(lo, hi)
+
+
+def _kept_weights(quantizer: WeightQuantizer | None) -> torch.dtype:
+    """In which dtype a layer keeps its weights for the backward pass; those with two scales multiply as values."""
+    return torch.float32 if quantizer is not None and quantizer.two_scales else kept_dtype(*code_range(quantizer))
 
 
 def code_range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:

@@ -255,8 +255,18 @@ def _one_layer(first: LayerCost, other: LayerCost) -> tuple[LayerCost, LayerCost
         weight_bytes=first.weight_bytes + other.weight_bytes,
         constant_bytes=first.constant_bytes + other.constant_bytes,
     )
-    nothing = {"macs": 0, "bit_operations": 0, "parameters": 0, "weight_bytes": 0, "float_bytes": 0, "constant_bytes": 0}
-    return one, replace(other, bits="", inputs=0, accumulator_bits=0, **nothing)
+    return one, replace(
+        other,
+        bits="",
+        macs=0,
+        bit_operations=0,
+        parameters=0,
+        weight_bytes=0,
+        float_bytes=0,
+        constant_bytes=0,
+        inputs=0,
+        accumulator_bits=0,
+    )
 
 
 def _product(graph: Graph, node: Node) -> tuple[str, int, int, int]:

@@ -229,15 +229,15 @@ def _concat(build: _Builder, node: Node) -> None:
 def _add(build: _Builder, node: Node) -> None:
     """The sum of two products of one tensor, as of ternary weights with a scale for each side of 0, is one product of the summed weights."""
     tensors = tuple(build.values[name][0] for name in node.inputs)
-    first, other = (build.ops[build.places[name]] if name in build.places else None for name in tensors)
-    alike = first is not None and other is not None and first.op in PRODUCTS
-    alike = alike and (first.op, first.inputs, first.attrs) == (other.op, other.inputs, other.attrs)
-    if alike and other is build.ops[-1] and first is not other and all(build.uses[name] == 1 for name in node.inputs):
-        arrays = {name: first.arrays[name] + other.arrays[name] for name in first.arrays}
-        build.ops[build.places[tensors[0]]] = replace(first, arrays=arrays)
-        build.ops.pop()
-        build.keep(node, tensors[0])
-        return
+    if all(build.uses[name] == 1 and tensor in build.made for name, tensor in zip(node.inputs, tensors, strict=True)):
+        first, other = (build.ops[build.places[tensor]] for tensor in tensors)
+        alike = (first.op, first.inputs, first.attrs) == (other.op, other.inputs, other.attrs)
+        if first.op in PRODUCTS and alike and first is not other is build.ops[-1]:
+            arrays = {name: first.arrays[name] + other.arrays[name] for name in first.arrays}
+            build.ops[build.places[tensors[0]]] = replace(first, arrays=arrays)
+            build.ops.pop()
+            build.keep(node, tensors[0])
+            return
     build.keep(node, build.emit("add", tensors))
 
 
