@@ -88,7 +88,16 @@ class training:  # a module inside this one (native/python/training.cpp)
     ) -> None: ...
     @staticmethod
     def expand(
-        codes: int, is_unsigned: bool, step: int, step_stride: int, out: int, count: int, columns: int, isa: int, threads: int, /
+        codes: int,
+        is_unsigned: bool,
+        step: int,
+        step_stride: int,
+        out: int,
+        count: int,
+        columns: int,
+        isa: int,
+        threads: int,
+        /,
     ) -> None: ...
     @staticmethod
     def scale_back(
@@ -96,6 +105,43 @@ class training:  # a module inside this one (native/python/training.cpp)
     ) -> None: ...
     @staticmethod
     def signs(mask: int, out: int, count: int, columns: int, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def bytes(
+        x: int, out: int, others: int, count: int, columns: int, lo: int, hi: int, isa: int, threads: int, /
+    ) -> None: ...
+    @staticmethod
+    def pixels(
+        x: int,
+        out: int,
+        others: int,
+        images: int,
+        channels: int,
+        height: int,
+        width: int,
+        above: int,
+        before: int,
+        lo: int,
+        hi: int,
+        zero: int,
+        isa: int,
+        threads: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def planes(
+        x: int,
+        offset: int,
+        step: int,
+        step_stride: int,
+        shift: int,
+        out: int,
+        images: int,
+        pixels: int,
+        channels: int,
+        isa: int,
+        threads: int,
+        /,
+    ) -> None: ...
     @staticmethod
     def lstm(
         backward: bool,

@@ -15,9 +15,8 @@ from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.holders import hold
-from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer, code_range
+from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer, code_range, integers
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
-from lobit.nn.scaled_product import kept_dtype
 from lobit.quantizers import (
     LSQ,
     ActivationQuantizer,
@@ -270,7 +269,7 @@ class RecurrentQuantizers(nn.Module):
     def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
         weights = self._weight_quantizer(f"weight_ih{place.suffix}")
         found: list[ActivationQuantizer | WeightQuantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
-        return tuple(None if q is None or q.fractions or getattr(q, "observes", False) else kept_dtype(*code_range(q)) for q in found)
+        return tuple(None if q is None or q.fractions or getattr(q, "observes", False) else integers(q).dtype for q in found)
 
     def _start(self, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
         """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""

@@ -16,7 +16,7 @@ from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.registry import register
 from lobit.quantizers.sign import ONE_BIT, sign
-from lobit.quantizers.straight_through import round_by_step
+from lobit.quantizers.straight_through import round_by_step, slope_by_step
 
 SMALLEST = 2.0**-30  # no step is smaller, not even where all weights of a channel are 0
 
@@ -173,6 +173,10 @@ class LSQ(FromData):
         else:
             step = eval_step(self.step, self.owner)
         return Quantized(lsq(x, step, code), step, self.zero)
+
+    def slope_in_scale(self, x: Tensor, scale: Tensor) -> Tensor | None:
+        """``-v / step`` inside the range, 0 outside, with ``v = x / step``: what `lsq` multiplies the gradient of a code with."""
+        return None if self.code_type == ONE_BIT else slope_by_step(x, scale, self.code_type.lo, self.code_type.hi)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """One division by the step; none for the sign."""
