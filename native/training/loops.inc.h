@@ -237,8 +237,7 @@ static inline void transpose(const float *x, int64_t stride, lanes out[16]) {
     for (int i = 0; i < 16; i++) out[i] = *(const lanes *)(x + i * stride);
     for (int turn = 0; turn < 2; turn++) {
         for (int i = 0; i < 8; i++) between[2 * i] = ZIP_LOW(out[i], out[i + 8]), between[2 * i + 1] = ZIP_HIGH(out[i], out[i + 8]);
-        for (int i = 0; i < 8; i++)
-            out[2 * i] = ZIP_LOW(between[i], between[i + 8]), out[2 * i + 1] = ZIP_HIGH(between[i], between[i + 8]);
+        for (int i = 0; i < 8; i++) out[2 * i] = ZIP_LOW(between[i], between[i + 8]), out[2 * i + 1] = ZIP_HIGH(between[i], between[i + 8]);
     }
 }
 
@@ -303,4 +302,5 @@ static void planes(const lb_training *job, int64_t from, int64_t to) {
             }
 }
 
-const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign, inside, round_codes, masked, round_back, expand, scale_back, signs, bytes, pixels, planes};
+const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign,       inside, round_codes, masked, round_back, expand,
+                                                      scale_back, signs,  bytes,       pixels, planes};

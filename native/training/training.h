@@ -25,14 +25,14 @@ typedef struct {
     uint8_t *out_mask;      /* whole bytes are written; bits beyond the last element are zero    */
     const void *codes;      /* a byte each, signed or not                                        */
     int codes_unsigned;
-    int zero;                    /* the byte of value 0 */
+    int zero; /* the byte of value 0 */
     uint8_t *out_codes;
     /* LB_TRAIN_PLANES and LB_TRAIN_PIXELS: a row is an image of `columns / channels` pixels. */
-    int64_t channels, width;      /* width: pixels side by side */
-    int64_t border[2];            /* pixels above and below an image, and before and after a line */
+    int64_t channels, width;     /* width: pixels side by side */
+    int64_t border[2];           /* pixels above and below an image, and before and after a line */
     const float *offset, *shift; /* NULL, or one for each channel */
-    uint8_t *out_inside; /* LB_TRAIN_ROUND: a byte an element, whether lo <= x / step <= hi; NULL: not asked for */
-    double *sums;        /* one a row                                                         */
+    uint8_t *out_inside;         /* LB_TRAIN_ROUND: a byte an element, whether lo <= x / step <= hi; NULL: not asked for */
+    double *sums;                /* one a row                                                         */
 } lb_training;
 
 typedef enum {

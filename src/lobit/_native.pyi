@@ -106,9 +106,7 @@ class training:  # a module inside this one (native/python/training.cpp)
     @staticmethod
     def signs(mask: int, out: int, count: int, columns: int, isa: int, threads: int, /) -> None: ...
     @staticmethod
-    def bytes(
-        x: int, out: int, others: int, count: int, columns: int, lo: int, hi: int, isa: int, threads: int, /
-    ) -> None: ...
+    def bytes(x: int, out: int, others: int, count: int, columns: int, lo: int, hi: int, isa: int, threads: int, /) -> None: ...
     @staticmethod
     def pixels(
         x: int,

@@ -142,7 +142,9 @@ class QuantizedLayer(nn.Module):
             if how is not None and self._keeps_codes(inputs):
                 held = (integers(self.input_quantizer), integers(self.weight_quantizer))
                 tangent = None if how == "linear" else self._tangent(x, inputs)
-                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, held, tangent)
+                return scaled_product(
+                    inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, held, tangent
+                )
             y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
                 shape = inputs.codes.shape

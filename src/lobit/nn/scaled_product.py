@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from lobit.nn.integer_convolution import Convolution, Integers, integer_sums
 from lobit.quantizers import fused
 
+
 class Tangent(NamedTuple):
     """What the gradient of an input's one parameter needs, where the input itself has none: the parameter, and ``d x / d parameter`` of x's shape."""
 
@@ -69,7 +70,7 @@ class _ScaledProduct(torch.autograd.Function):
         grad = grad.to(ctx.dtype)
         rows = None if scale is None else scale.reshape(-1, *[1] * (kept_weight.ndim - 1))
         weight = expanded(kept_weight, rows).to(ctx.dtype)
-        x = fused.signs(kept_x, *ctx.bits) if ctx.bits else expanded(kept_x, None).to(ctx.dtype)
+        x = (fused.signs(kept_x, *ctx.bits) if ctx.bits else expanded(kept_x, None)).to(ctx.dtype)
         back_x, raw = _backward(ctx.how, grad, x, weight, need_x, need_weight or need_scale)
         back_weight = back_scale = back_parameter = None
         if raw is not None:
