@@ -81,9 +81,9 @@ class ConvTransposeLayer(QuantizedLayer):
             return super().forward(input, output_size)  # type: ignore[no-any-return]
         if output_size is None:
             return self.quantized_forward(input)
-        return self.quantized_forward(input, partial(self.product, output_padding=self._padding_for(input, output_size)))
+        return self.quantized_forward(input, partial(self.product, output_padding=self.padding_for(input, output_size)))
 
-    def _padding_for(self, x: Tensor, output_size: Sequence[int]) -> list[int]:
+    def padding_for(self, x: Tensor, output_size: Sequence[int]) -> list[int]:
         """The output padding that gives an output of this size.
 
         Raises

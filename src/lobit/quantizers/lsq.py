@@ -268,6 +268,10 @@ class LSQWeights(FromWeights):
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``."""
+        if not self._attached and self.step.ndim != x.ndim:
+            raise ConfigError(
+                "quantizer 'lsq' of weights does not know how many channels it quantizes; give it to a layer, or call attach(weight) first"
+            )
         self._fit(x)
         code = self.code_type
         if not self._running and not torch.compiler.is_compiling():
