@@ -120,6 +120,31 @@ def moves() -> Graph:
     return check_graph(Graph({"x": (2, 3, 4)}, nodes, ("s2", "c3"), {"conv.weight": codes(rng, (3, 2, 3, 3), "odd1")}))
 
 
+def resized() -> Graph:
+    """Codes taken from the nearest pixels, floats mixed of neighbours, and a row."""
+    rng = np.random.default_rng(5)
+    near, mixed = {"rows": "near.rows", "columns": "near.columns"}, {"rows": "mixed.rows", "columns": "mixed.columns"}
+    nodes = [
+        Node("resize2d", "mixed", ("x",), "x1", {}, {**mixed, "row_weights": "mixed.down", "column_weights": "mixed.right"}),
+        Node("chain", "quantize", ("x1",), "c1", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
+        Node("resize2d", "near", ("c1",), "c2", {}, near),
+        Node("conv2d", "conv", ("c2",), "s1", CONV, {"weight": "conv.weight"}),
+        Node("resize2d", "row", ("r",), "r1", {}, {"rows": "row.rows", "columns": "near.columns"}),
+    ]
+    constants = {
+        "mixed.rows": integers([0, 0, 1, 1, 2]),
+        "mixed.columns": integers([0, 1, 2, 3]),
+        "mixed.down": floats([0, 0.5, 0, 0.25, 1]),
+        "mixed.right": floats([0.1, 0.2, 0.3, 0.4]),
+        "quantize.k": floats([3.7]),
+        "near.rows": integers([4, 0, 0, 2]),
+        "near.columns": integers([3, 3, 1, 0, 2, 2, 1]),
+        "conv.weight": codes(rng, (3, 2, 3, 3), "signed2"),
+        "row.rows": integers([0]),
+    }
+    return check_graph(Graph({"x": (2, 3, 4), "r": (3, 5)}, nodes, ("s1", "r1"), constants))
+
+
 def rows() -> Graph:
     """Values of two axes: a convolution, both pools and padding along a row; activations that are powers of two."""
     rng = np.random.default_rng(4)
@@ -142,4 +167,4 @@ def rows() -> Graph:
     return check_graph(Graph({"x": (3, 11)}, nodes, ("s2",), constants))
 
 
-SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "moves": moves, "rows": rows}
+SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "moves": moves, "rows": rows, "resized": resized}

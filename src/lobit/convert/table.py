@@ -9,7 +9,9 @@ from typing import Any
 from torch import nn
 
 from lobit import nn as lnn
+from lobit.errors import ConfigError
 from lobit.nn.attention import linear_of
+from lobit.nn.resize import check_mode
 from lobit.quantizers.base import Role
 
 ALL: tuple[Role, ...] = ("weights", "activations", "gradients")
@@ -115,7 +117,15 @@ def _avg_pool(old: Any, cls: type[nn.Module]) -> nn.Module:
     return share(old, cls)
 
 
-_NORM, _POOL = "eval in two exact steps", "one order of summation"
+def _upsample(module: nn.Upsample) -> str:
+    try:
+        check_mode(module.mode)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+_NORM, _POOL, _RESIZE = "eval in two exact steps", "one order of summation", "one order of operations in eval"
 
 TABLE: dict[type[nn.Module], Becomes] = {
     nn.Linear: Becomes(lnn.Linear, ALL, obstacle=_computed),
@@ -144,6 +154,9 @@ TABLE: dict[type[nn.Module], Becomes] = {
     nn.AdaptiveAvgPool1d: Becomes(lnn.AdaptiveAvgPool1d, note=_POOL),
     nn.AdaptiveAvgPool2d: Becomes(lnn.AdaptiveAvgPool2d, note=_POOL),
     nn.AdaptiveAvgPool3d: Becomes(lnn.AdaptiveAvgPool3d, note=_POOL),
+    nn.Upsample: Becomes(lnn.Upsample, note=_RESIZE, obstacle=_upsample),
+    nn.UpsamplingNearest2d: Becomes(lnn.UpsamplingNearest2d, note=_RESIZE),
+    nn.UpsamplingBilinear2d: Becomes(lnn.UpsamplingBilinear2d, note=_RESIZE),
 }
 """Classes as they are; their subclasses may compute something else and are left."""
 

@@ -29,6 +29,7 @@ from lobit.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
 from lobit.nn.recurrent_cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
 from lobit.nn.recurrent_quantizers import quantized_weights
 from lobit.nn.reestimation import reestimate_batch_norm
+from lobit.nn.resize import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
 from lobit.nn.several_products import QuantizedWeight
 from lobit.nn.shiftnorm import ShiftBatchNorm1d, ShiftBatchNorm2d
 from lobit.nn.transformer import TransformerEncoderLayer
@@ -73,6 +74,9 @@ __all__ = [
     "ShiftBatchNorm2d",
     "SquaredHingeLoss",
     "TransformerEncoderLayer",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "match_batch_norm",
     "quantized_weights",
     "reestimate_batch_norm",
