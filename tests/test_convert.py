@@ -452,7 +452,7 @@ def test_every_class_of_the_table_shares_its_parameters_and_computes_the_same_wi
         nn.ConvTranspose2d: (4, 3, 2), nn.ConvTranspose3d: (4, 3, 2), nn.Embedding: (4, 3), nn.RNN: (4, 3, 2), nn.LSTM: (4, 3, 2), nn.GRU: (4, 3),
         nn.RNNCell: (4, 3), nn.LSTMCell: (4, 3), nn.GRUCell: (4, 3), nn.BatchNorm1d: (4,), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (4,),
         nn.AvgPool1d: (2,), nn.AvgPool2d: (2, 1), nn.AvgPool3d: (2,), nn.AdaptiveAvgPool1d: (2,), nn.AdaptiveAvgPool2d: (2,), nn.AdaptiveAvgPool3d: (2,),
-        nn.MultiheadAttention: (4, 2),
+        nn.MultiheadAttention: (4, 2), nn.Upsample: (None, 2, "bilinear"), nn.UpsamplingNearest2d: (None, 2), nn.UpsamplingBilinear2d: (None, 2),
     }  # fmt: skip
     around = {nn.TransformerEncoderLayer, nn.TransformerEncoder}  # of layers that are converted themselves: tests/nn/test_transformer.py
     assert set(built) | around == set(TABLE)
@@ -460,7 +460,11 @@ def test_every_class_of_the_table_shares_its_parameters_and_computes_the_same_wi
     for cls in built:
         torch.manual_seed(0)
         layer, entry = cls(*built[cls]).eval(), TABLE[cls]
-        x = torch.randn(5, *axes.get(cls.__name__[-2:], (4,))) if cls is not nn.Embedding else torch.tensor([3, 0])
+        x = (
+            torch.randn(5, *axes.get("2d" if cls is nn.Upsample else cls.__name__[-2:], (4,)))
+            if cls is not nn.Embedding
+            else torch.tensor([3, 0])
+        )
         twin = entry.make(layer, entry.cls)
         if entry.roles:
             twin.set_quantizers(*[None] * len(entry.roles))

@@ -121,7 +121,7 @@ def moves() -> Graph:
 
 
 def resized() -> Graph:
-    """Codes taken from the nearest pixels, floats mixed of neighbours, and a row."""
+    """Codes of the nearest pixels, and floats mixed of neighbours."""
     rng = np.random.default_rng(5)
     near, mixed = {"rows": "near.rows", "columns": "near.columns"}, {"rows": "mixed.rows", "columns": "mixed.columns"}
     nodes = [
@@ -129,7 +129,6 @@ def resized() -> Graph:
         Node("chain", "quantize", ("x1",), "c1", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
         Node("resize2d", "near", ("c1",), "c2", {}, near),
         Node("conv2d", "conv", ("c2",), "s1", CONV, {"weight": "conv.weight"}),
-        Node("resize2d", "row", ("r",), "r1", {}, {"rows": "row.rows", "columns": "near.columns"}),
     ]
     constants = {
         "mixed.rows": integers([0, 0, 1, 1, 2]),
@@ -140,9 +139,8 @@ def resized() -> Graph:
         "near.rows": integers([4, 0, 0, 2]),
         "near.columns": integers([3, 3, 1, 0, 2, 2, 1]),
         "conv.weight": codes(rng, (3, 2, 3, 3), "signed2"),
-        "row.rows": integers([0]),
     }
-    return check_graph(Graph({"x": (2, 3, 4), "r": (3, 5)}, nodes, ("s1", "r1"), constants))
+    return check_graph(Graph({"x": (2, 3, 4)}, nodes, ("x1", "s1"), constants))
 
 
 def rows() -> Graph:
@@ -154,11 +152,14 @@ def rows() -> Graph:
         Node("pad2d", "frame", ("x1",), "x2", {"padding": [0, 2, 0, 0], "value": -0.5}),
         Node("chain", "quantize", ("x2",), "c1", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
         Node("max_pool2d", "max", ("c1",), "c2", {**along, "dilation": [1, 1]}),
-        Node("conv2d", "conv", ("c2",), "s1", {**CONV, "padding": [0, 1, 0, 0], "groups": 3}, {"weight": "conv.weight"}),
+        Node("resize2d", "longer", ("c2",), "c4", {}, {"rows": "longer.rows", "columns": "longer.columns"}),
+        Node("conv2d", "conv", ("c4",), "s1", {**CONV, "padding": [0, 1, 0, 0], "groups": 3}, {"weight": "conv.weight"}),
         Node("chain", "powers", ("s1",), "c3", {"steps": [Step("to_float"), Step("mul", "k")], "code": "log24"}, {"k": "powers.k"}),
         Node("conv2d", "conv2", ("c3",), "s2", {**CONV, "padding": [0, 1, 0, 0]}, {"weight": "conv2.weight"}),
     ]
     constants = {
+        "longer.rows": integers([0]),
+        "longer.columns": integers([0, 0, 1, 0, 1]),
         "powers.k": floats([0.7]),
         "conv2.weight": codes(rng, (2, 6, 1, 3), "log23"),
         "quantize.k": floats([3, 1, 2]),
