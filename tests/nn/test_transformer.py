@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 import lobit
@@ -206,6 +207,18 @@ def test_calibration_schedules_and_guards_know_attention():
     torch.testing.assert_close(net(x), floats(x), rtol=1e-4, atol=1e-5)
     schedule.advance(1)
     assert not torch.allclose(net(x), floats(x), atol=1e-3)
+
+
+def test_quantizers_that_are_switched_off_still_have_gradients_for_data_parallel_training(tmp_path):
+    net, x, _ = converted()
+    QuantizationSchedule(net, {1: "float"}).advance(0)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        net(x).sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
+    assert not net.encoder.layers[0].self_attn.exact
 
 
 def test_export_refuses_attention_by_name():

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lobit.bits import Alphabet
 from lobit.errors import ConfigError
+from lobit.nn.cache import codes_of
 from lobit.nn.code_product import code_product
 from lobit.nn.gradients import product_with_quantized_gradient, with_quantized_gradient
 from lobit.nn.quantized import code_range
@@ -138,22 +139,36 @@ class AttentionQuantizers(SeveralProducts):
         """Whether it has a quantizer at all."""
         return super().is_quantized or self.out_proj.is_quantized
 
+    @property
+    def exact(self) -> bool:
+        """Whether all operands of its products are codes, and no quantizer is switched off."""
+        return super().exact and self.out_proj.exact
+
     def operand(self, table: nn.ModuleDict, place: str, x: Tensor) -> Operand:
-        """A tensor and its codes."""
-        quantizer: ActivationQuantizer | None = self._find(table, place)
-        return Operand(x) if quantizer is None else Operand(x, quantizer(x), quantizer)
+        """A tensor and its codes; one that is switched off is asked too, as data-parallel training waits for its parameters."""
+        if place not in table:
+            return Operand(x)
+        quantizer: Any = table[place]
+        return Operand(x, quantizer(x), quantizer)
+
+    def weight_codes(self, name: str) -> Quantized | None:
+        """Codes and scale of a weight matrix; the floats themselves while its quantizer is switched off; None where it has none."""
+        table = self.weight_quantizers
+        quantizer: Any = table[name] if name in table else None  # noqa: SIM401  # a ModuleDict has no get
+        return codes_of(getattr(self, name), quantizer, self._kept[name], self.training)
 
     def projections(self) -> list[tuple[Operand, Tensor | None]]:
         """Weights and biases of queries, keys and values."""
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         found: list[Operand] = []
         for name in self.weight_names():
-            weight, codes, quantizer = getattr(self, name), self.weight_codes(name), self._weight_quantizer(name)
+            weight, codes = getattr(self, name), self.weight_codes(name)
             parts = 3 // len(self.weight_names())
             if codes is None:
                 found += [Operand(part) for part in weight.chunk(parts)]
                 continue
             scales = codes.scale.chunk(parts) if codes.scale.numel() > 1 else [codes.scale] * parts
+            quantizer: Any = self.weight_quantizers[name]
             split = zip(weight.chunk(parts), codes.codes.chunk(parts), scales, strict=True)
             found += [Operand(part, Quantized(whole, scale), quantizer) for part, whole, scale in split]
         return list(zip(found, biases, strict=True))
@@ -204,8 +219,9 @@ class AttentionQuantizers(SeveralProducts):
 
 
 def _are_integers(side: Operand) -> bool:
-    """Whether codes are integers; they are not while calibration observes their floats."""
-    return side.quantizer is not None and not side.quantizer.fractions and not getattr(side.quantizer, "observes", False)
+    """Whether codes are integers; they are not while calibration observes their floats, or a schedule has switched them off."""
+    quantizer = side.quantizer
+    return quantizer is not None and not (quantizer.off or quantizer.fractions or getattr(quantizer, "observes", False))
 
 
 def _kept(a: Operand, b: Operand) -> tuple[torch.dtype, torch.dtype]:

@@ -147,7 +147,7 @@ class SeveralProducts(nn.Module):
 
 def passes_exact(terms: int, a: ActivationQuantizer | WeightQuantizer, b: ActivationQuantizer | WeightQuantizer) -> bool:
     """Whether sums of this many products of codes pass what float32 holds exactly."""
-    if any(quantizer.fractions or getattr(quantizer, "observes", False) for quantizer in (a, b)):  # then they are floats
+    if any(quantizer.off or quantizer.fractions or getattr(quantizer, "observes", False) for quantizer in (a, b)):  # then they are floats
         return False
     return terms * _largest(a) * _largest(b) > EXACT_IN_FLOAT32
 
