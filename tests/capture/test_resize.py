@@ -58,6 +58,19 @@ def test_a_file_gives_the_bits_of_eval_on_every_isa(make, tmp_path):
             assert same(model, session, x)
 
 
+@pytest.mark.parametrize("make", LAYERS)
+def test_a_resized_output_has_the_bits_of_eval_on_every_isa(make):
+    torch.manual_seed(0)
+    model = nn.Sequential(lnn.Conv2d(3, 35, 3, padding=1, **FOUR), lnn.BatchNorm2d(35), make())
+    x = torch.randn(3, 3, 4, 6)
+    model(x)
+    graph = capture(model.eval(), (x,)).graph
+    with torch.no_grad():
+        expected = model(x).numpy()
+    for isa in isas():
+        np.testing.assert_array_equal(Session(graph, isa=isa)(x.numpy()), expected)
+
+
 def test_nearest_pixels_are_of_codes_behind_the_layer_that_makes_them():
     model, x = net(lnn.Upsample(scale_factor=2))
     graph = capture(model, (x,)).graph
