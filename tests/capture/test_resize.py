@@ -95,7 +95,7 @@ class Functional(nn.Module):
     [
         {"scale_factor": 2},
         {"size": (9, 7)},
-        {"scale_factor": (1.5, 0.7), "mode": "nearest-exact"},
+        {"size": (6, 4), "mode": "nearest-exact"},
         {"scale_factor": 2.6, "recompute_scale_factor": True},
     ],
 )
@@ -123,7 +123,7 @@ def test_functional_bilinear_is_marked_inexact_and_near(setting):
 @pytest.mark.parametrize("functional", [False, True])
 def test_rows_are_resized_along_their_length(mode, functional):
     torch.manual_seed(0)
-    middle = Functional(scale_factor=1.6, mode=mode) if functional else lnn.Upsample(scale_factor=1.6, mode=mode)
+    middle = Functional(size=16, mode=mode) if functional else lnn.Upsample(scale_factor=1.6, mode=mode)
     model = nn.Sequential(lnn.Conv1d(2, 5, 3, **FOUR), middle, nn.ReLU(), lnn.Conv1d(5, 3, 3, **FOUR))
     x = torch.randn(3, 2, 12)
     model(x)

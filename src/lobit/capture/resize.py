@@ -43,6 +43,11 @@ def _emit(mode: str) -> Callable[[Use], Value]:
         x = use.first()
         axes = axes_of(x.shape[1:], use.shape[1:], use.args["scale_factors"], mode, use.args.get("align_corners"))
         if mode in NEAREST:
+            factors = use.args["scale_factors"]
+            if factors is not None and any(not float(factor).is_integer() for factor in factors):
+                raise use.fail(
+                    "which pixels are nearest by a broken factor depends on PyTorch's kernel; give size=, or use lobit.nn.Upsample"
+                )
             return resize(use.builder, use.name, x, use.shape, axes)
         y = resize(use.builder, use.name, x, use.shape, axes, FOREIGN_RESIZE)
         use.builder.layer(y.name, "resize2d", "", x, FOREIGN_RESIZE)

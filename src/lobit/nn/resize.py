@@ -49,7 +49,8 @@ def axis(before: int, after: int, factor: float | None, mode: str, align_corners
     ratio = ratio if factor else ratio / after
     if mode in NEAREST:
         whole = image and mode == "nearest" and after in (before, 2 * before)
-        at = torch.arange(after) // (after // before) if whole else torch.floor((i if mode == "nearest" else i + 0.5) * ratio).long()
+        at = i * ratio if mode == "nearest" else ((i.double() + 0.5) * ratio).float()  # PyTorch's half is a double
+        at = torch.arange(after) // (after // before) if whole else at.floor().long()
         return Axis(at.clamp(max=before - 1), None)
     if align_corners:
         ratio = torch.tensor(before - 1, dtype=torch.float32) / (after - 1) if after > 1 else torch.zeros(())
@@ -81,7 +82,7 @@ class Upsample(nn.Upsample):
     """`torch.nn.Upsample` by nearest places or bilinear, with an eval that gives the same floats everywhere.
 
     Training is torch's: values and gradients. Eval of the linear modes is `resized`, which differs from torch's values by rounding alone, at most 4 units in the last
-    place of the largest neighbour; nearest places are torch's in either. A packed file computes the same bits.
+    place of the largest neighbour. Nearest places are torch's, but where torch's own kernels disagree on them: a factor that is not the ratio of the sizes. A packed file computes the same bits.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ class Upsample(nn.Upsample):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Resize input of shape (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
-        if self.training or self.mode in NEAREST:
+        if self.training:
             return super().forward(input)
         return resized(input, self.axes(super().forward(input.new_empty(input.shape, device="meta")).shape[2:], input.shape[2:]))
 
