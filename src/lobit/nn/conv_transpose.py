@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lobit.errors import ShapeError
 from lobit.nn.conv import Size, check_padding_mode
+from lobit.nn.integer_convolution import Convolution
 from lobit.nn.quantized import QuantizedLayer
-from lobit.nn.scaled_product import Convolution, Map, swapped
+from lobit.nn.scaled_product import Map, swapped
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 

@@ -12,11 +12,10 @@ from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.gradients import Product, product_with_quantized_gradient
 from lobit.nn.holders import hold
-from lobit.nn.scaled_product import Integers, Map, Tangent, scaled_product
+from lobit.nn.integer_convolution import EXACT_IN_FLOAT32, Integers
+from lobit.nn.scaled_product import Map, Tangent, scaled_product
 from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
-
-EXACT_IN_FLOAT32 = 2**24
 
 
 class QuantizedLayer(nn.Module):
