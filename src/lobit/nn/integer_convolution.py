@@ -58,10 +58,16 @@ class Integers(NamedTuple):
         return max(-self.lo, 0)
 
 
-def integer_sums(
-    x: Tensor, weight: Tensor, weight_codes: Tensor, how: Convolution, held: tuple[Integers, Integers]
-) -> tuple[Tensor, Tensor | None] | None:
-    """The sums of a convolution of codes, and what to take from each output channel's; None where it is not for the byte kernels.
+def integer_convolution(
+    x: Tensor,
+    weight: Tensor,
+    weight_codes: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    how: Convolution,
+    held: tuple[Integers, Integers],
+) -> Tensor | None:
+    """``convolution(x, weight) * scale + bias`` of codes, the sums in bytes; None where it is not for the byte kernels.
 
     Parameters
     ----------
@@ -69,31 +75,63 @@ def integer_sums(
         Integers, if nothing went wrong: a NaN, say, is found here, and left to float arithmetic to pass on.
     weight, weight_codes : Tensors of shape (O, I, kh, kw)
         Integers in float32, and the same in bytes.
-
-    Returns
-    -------
-    sums : float32 Tensor of shape (N, O, H', W'), in channels-last memory
-    offset : float32 Tensor of shape (O,), or None where there is nothing to take off
+    scale : float32 Tensor of one value or O, optional
+    bias : float32 Tensor of shape (O,), optional
+    how : Convolution
+    held : pair of Integers
+        Those in ``x`` and ``weight``.
     """
-    of_x = held[0]
-    if not _fits(x, weight, how, held) or not available():
+    of_x, outputs = held[0], output_size(x, weight, how)
+    if not _fits(x, weight, outputs, how, held) or not available():
         return None
-    padding = (how.padding[0], how.padding[1])
-    if x.is_contiguous():
-        codes = fused.to_pixels(x, of_x.lo, of_x.hi, of_x.zero, padding)
-    else:
-        codes = fused.to_bytes(x, of_x.lo, of_x.hi, of_x.dtype)
-        if codes is not None:
-            codes = (codes + of_x.zero).to(torch.uint8)  # a byte that overflows comes around to the right one
-        if codes is not None and any(padding):
-            codes = F.pad(codes, [padding[1], padding[1], padding[0], padding[0]], value=of_x.zero)
+    planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= 8
+    out = torch.empty(len(x), len(weight), *outputs) if planes else None  # ahead of what is freed again, so that it leaves no hole
+    offset = weight.sum((1, 2, 3)).mul_(of_x.zero) if of_x.zero else None
+    codes = _in_border(x, of_x, (how.padding[0], how.padding[1]))
     if codes is None:
         return None
-    offset = weight.sum((1, 2, 3)).mul_(of_x.zero) if of_x.zero else None
-    return byte_convolution(codes, weight_codes, how), offset
+    sums = byte_convolution(codes, weight_codes, how)
+    if out is not None:
+        fused.to_planes(sums, offset, scale, bias, out)
+        return out
+    if offset is not None:
+        sums.sub_(_along(offset, 3))
+    scale_(sums, scale, bias, 3)
+    return sums.contiguous() if x.is_contiguous() and weight.is_contiguous() else sums
 
 
-def _fits(x: Tensor, weight: Tensor, how: Convolution, held: tuple[Integers, Integers]) -> bool:
+def output_size(x: Tensor, weight: Tensor, how: Convolution) -> list[int]:
+    """Of a convolution that is not transposed, along each of its axes; below 1 where the kernel does not fit."""
+    return [
+        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
+        for size, pad, step, kernel, stride in zip(x.shape[2:], how.padding, how.dilation, weight.shape[2:], how.stride, strict=True)
+    ]
+
+
+def scale_(y: Tensor, scale: Tensor | None, bias: Tensor | None, axes: int) -> None:
+    """``y <- y * scale + bias``, of output channels with ``axes - 1`` axes behind."""
+    if scale is not None:
+        y.mul_(_along(scale, axes))
+    if bias is not None:
+        y.add_(_along(bias, axes))
+
+
+def _along(values: Tensor, axes: int) -> Tensor:
+    return values.detach().reshape(-1, *[1] * (axes - 1))
+
+
+def _in_border(x: Tensor, of_x: Integers, padding: tuple[int, int]) -> Tensor | None:
+    """Unsigned bytes of an input and its border, in channels-last memory; None where there are values that are no codes."""
+    if x.is_contiguous():
+        return fused.to_pixels(x, of_x.lo, of_x.hi, of_x.zero, padding)
+    codes = fused.to_bytes(x, of_x.lo, of_x.hi, of_x.dtype)
+    if codes is None:
+        return None
+    codes = (codes + of_x.zero).to(torch.uint8)  # a byte that overflows comes around to the right one
+    return F.pad(codes, [padding[1], padding[1], padding[0], padding[0]], value=of_x.zero) if any(padding) else codes
+
+
+def _fits(x: Tensor, weight: Tensor, outputs: list[int], how: Convolution, held: tuple[Integers, Integers]) -> bool:
     """Whether a convolution is one for the byte kernels: of images, at a width and a length that keep its sums exact, and large enough to be worth it."""
     if how.transposed or how.groups != 1 or x.ndim != 4 or not fused.usable(x) or not fused.native(weight):
         return False
@@ -101,10 +139,6 @@ def _fits(x: Tensor, weight: Tensor, how: Convolution, held: tuple[Integers, Int
     exact = hi - lo <= BYTE and hi + held[0].zero <= BYTE and of_weight.dtype == torch.int8 and k <= LARGEST_K
     if lo < 0:
         exact = exact and k * (hi - lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32
-    outputs = [
-        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
-        for size, pad, step, kernel, stride in zip(x.shape[2:], how.padding, how.dilation, weight.shape[2:], how.stride, strict=True)
-    ]
     return exact and x.shape[1] == weight.shape[1] and min(outputs) > 0 and len(x) * math.prod(outputs) >= WORTH_PACKING
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lobit.nn.integer_convolution import Convolution, Integers, integer_sums
+from lobit.nn.integer_convolution import Convolution, Integers, integer_convolution, scale_
 from lobit.quantizers import fused
 
 
@@ -50,17 +50,15 @@ class _ScaledProduct(torch.autograd.Function):
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         ctx.how, ctx.dtype = how, autocast or x.dtype
         rows, sound = _bytes_of(weight, held[1])
-        found = integer_sums(x, weight, rows, how, held) if how != "linear" and sound else None
-        if found is not None:
-            y = _placed(*found, scale, bias, x.is_contiguous() and weight.is_contiguous()).to(ctx.dtype)
-        else:
-            of_x, of_weight = x.to(ctx.dtype), weight.to(ctx.dtype)
-            y = F.linear(of_x, of_weight) if how == "linear" else _convolution(of_x, of_weight, how)
-            _scale_(y, scale, bias, 1 if how == "linear" else x.ndim - 1)
         ctx.bits = (x.shape, x.stride()) if held[0].signs and fused.usable(x) else None
         codes = fused.inside(x, 0.0, math.inf) if ctx.bits else x.to(held[0].dtype)
+        y = integer_convolution(x, weight, rows, scale, bias, how, held) if how != "linear" and sound else None
+        if y is None:
+            of_x, of_weight = x.to(ctx.dtype), weight.to(ctx.dtype)
+            y = F.linear(of_x, of_weight) if how == "linear" else _convolution(of_x, of_weight, how)
+            scale_(y, scale, bias, 1 if how == "linear" else x.ndim - 1)
         ctx.save_for_backward(codes, rows, scale, slope)
-        return y
+        return y.to(ctx.dtype)
 
     @staticmethod
     @once_differentiable
@@ -92,24 +90,6 @@ def _bytes_of(weight: Tensor, of_weight: Integers) -> tuple[Tensor, bool]:
     return weight.to(of_weight.dtype), False
 
 
-def _placed(sums: Tensor, offset: Tensor | None, scale: Tensor | None, bias: Tensor | None, contiguous: bool) -> Tensor:
-    """``(sums - offset) * scale + bias``, of sums in channels-last memory; contiguous where a convolution of the operands would be."""
-    if contiguous and sums[0].numel() >= 8:
-        return fused.to_planes(sums, offset, scale, bias)
-    if offset is not None:
-        sums.sub_(_along(offset, sums.ndim - 1))
-    _scale_(sums, scale, bias, sums.ndim - 1)
-    return sums.contiguous() if contiguous else sums
-
-
-def _scale_(y: Tensor, scale: Tensor | None, bias: Tensor | None, axes: int) -> None:
-    """``y <- y * scale + bias``, of output channels with ``axes - 1`` axes behind."""
-    if scale is not None:
-        y.mul_(_along(scale, axes))
-    if bias is not None:
-        y.add_(_along(bias, axes))
-
-
 def expanded(codes: Tensor, scale: Tensor | None) -> Tensor:
     """Kept codes as float32, times their scale."""
     if codes.device.type == "cpu" and codes.dtype in (torch.int8, torch.uint8) and fused.dense(codes) and fused.rows_of(codes, scale):
@@ -127,11 +107,6 @@ def weight_gradient(raw: Tensor, codes: Tensor, scale: Tensor | None, need_scale
     if sums is not None and scale.numel() == 1:
         sums = sums.sum()
     return raw.mul_(scale), sums
-
-
-def _along(values: Tensor, axes: int) -> Tensor:
-    """Values of the output channels, with ``axes - 1`` axes behind."""
-    return values.detach().reshape(-1, *[1] * (axes - 1))
 
 
 def swapped(weight: Tensor, groups: int) -> Tensor:

@@ -152,16 +152,14 @@ def to_pixels(x: Tensor, lo: int, hi: int, zero: int, border: tuple[int, int]) -
     return None if others.any() else out.permute(0, 3, 1, 2)
 
 
-def to_planes(x: Tensor, offset: Tensor | None, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+def to_planes(x: Tensor, offset: Tensor | None, scale: Tensor | None, bias: Tensor | None, out: Tensor) -> None:
     """``(x - offset) * scale + bias`` from channels-last memory to contiguous: x of shape (N, C, ..), values of each channel, or one scale for all; float32."""
-    out = torch.empty(x.shape)
     address, stride = _step(scale)
     minus, plus = (0 if values is None else values.data_ptr() for values in (offset, bias))
     images, channels = x.shape[:2]
     _native.training.planes(
         x.data_ptr(), minus, address, stride, plus, out.data_ptr(), images, math.prod(x.shape[2:]), channels, *_where()
     )  # fmt: skip
-    return out
 
 
 def steps_usable(*tensors: Tensor) -> bool:
