@@ -205,9 +205,12 @@ def test_rows_of_an_embedding_are_its_values():
     assert set(q.values().unique().tolist()) <= {0.0, *q.scale.flatten().tolist(), *(-q.negative).flatten().tolist()}
 
 
-def test_recurrent_layers_refuse_two_scales_by_name():
-    with pytest.raises(ConfigError, match="quantizer 'ttq' has a scale for each side of 0.*take 'ternary' for weight_ih_l0"):
-        lnn.LSTM(4, 3, weight_quantizer="ttq", input_quantizer=LSQ4)
+@pytest.mark.parametrize(
+    ("make", "name"), [(lambda **q: lnn.LSTM(4, 3, **q), "weight_ih_l0"), (lambda **q: lnn.MultiheadAttention(4, 2, **q), "in_proj_weight")]
+)
+def test_layers_of_several_products_refuse_two_scales_by_name(make, name):
+    with pytest.raises(ConfigError, match=f"quantizer 'ttq' has a scale for each side of 0, and {name} of .*take 'ternary'"):
+        make(weight_quantizer="ttq", input_quantizer=LSQ4)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class TTQWeights(FromWeights):
 
     In eval and in a file a layer is two exact sums, of the weights +1 and of the weights -1, one bit each, every one times its own scale: as many bits as ternary weights
     with one scale have, and exact. Wp and Wn follow the weights, as the mean magnitude above the threshold on their side, until the first pass in training, which makes
-    them parameters of their own; `lobit.calibrate` chooses the same means, which have the least squared error. Recurrent layers have no place for two scales.
+    them parameters of their own; `lobit.calibrate` chooses the same means, which have the least squared error. Recurrent layers and attention have no place for two scales.
 
     Parameters
     ----------
