@@ -18,6 +18,8 @@ from lobit.quantizers.gradients import (
     linear_gradients,
     log_gradients,
 )
+from lobit.quantizers.learned_bits import LearnedBits, LearnedBitsWeights
+from lobit.quantizers.learned_range import LearnsBits, learned_bits
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.log import LogQuant, LogQuantWeights, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
@@ -66,6 +68,9 @@ __all__ = [
     "IdentitySign",
     "LSQPlus",
     "LSQWeights",
+    "LearnedBits",
+    "LearnedBitsWeights",
+    "LearnsBits",
     "LinearGradients",
     "LinearQuant",
     "LinearQuantWeights",
@@ -97,6 +102,7 @@ __all__ = [
     "dorefa_gradients",
     "dorefa_weights",
     "get",
+    "learned_bits",
     "linear_gradients",
     "linear_quant",
     "log_gradients",
