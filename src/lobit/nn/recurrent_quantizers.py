@@ -14,6 +14,7 @@ from lobit.bits import Alphabet
 from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
 from lobit.nn.cache import KeptCodes, codes_of
+from lobit.nn.grouped import check_groups
 from lobit.nn.holders import hold
 from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer, code_range
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
@@ -139,6 +140,7 @@ class RecurrentQuantizers(nn.Module):
                 self._kept[name] = KeptCodes()
                 quantizer = weights()
                 if quantizer is not None:
+                    check_groups(quantizer, False, self._name())
                     quantizer.attach(getattr(self, name))
                     self._enter(self.weight_quantizers, name, quantizer)
 

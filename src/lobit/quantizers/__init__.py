@@ -18,6 +18,7 @@ from lobit.quantizers.gradients import (
     linear_gradients,
     log_gradients,
 )
+from lobit.quantizers.groups import GroupedWeights
 from lobit.quantizers.learned_bits import LearnedBits, LearnedBitsWeights
 from lobit.quantizers.learned_range import LearnsBits, learned_bits
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
@@ -65,6 +66,7 @@ __all__ = [
     "FromWeights",
     "GradientQuantizer",
     "Grid",
+    "GroupedWeights",
     "IdentitySign",
     "LSQPlus",
     "LSQWeights",
