@@ -26,7 +26,7 @@ STEPS = {
 }
 
 
-WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d", "pad2d")
+WINDOWED = ("conv2d", "max_pool2d", "avg_pool2d", "pad2d", "resize2d")
 """To these a value of shape (C, L) is an image of one row."""
 
 
@@ -152,6 +152,24 @@ def pad(node, x):
     return Value(out, (channels, height + top + bottom, width + left + right), x.code, x.zero)
 
 
+def mix(a, b, weight):
+    """From a to b by a share of the way."""
+    return f32(a + f32(weight * f32(b - a)))
+
+
+def resize(c, x):
+    """Pixels by tables of rows and columns; with weights, mixes of them and their next ones."""
+    channels, height, width = x.shape
+    rows, columns, down, right = (c.get(role) for role in ("rows", "columns", "row_weights", "column_weights"))
+    out = []
+    for plane, i, j in product(range(channels), range(len(rows)), range(len(columns))):
+        top, left = rows[i], columns[j]
+        bottom, beside = min(top + 1, height - 1), min(left + 1, width - 1)
+        a, b, below_a, below_b = (x.data[(plane * height + row) * width + column] for row, column in product((top, bottom), (left, beside)))
+        out.append(a if down is None else mix(mix(a, below_a, down[i]), mix(b, below_b, down[i]), right[j]))
+    return Value(out, (channels, len(rows), len(columns)), x.code, x.zero)
+
+
 def average(node):
     """float32 sums in order, then one division. A zero that padding adds changes nothing."""
 
@@ -189,6 +207,8 @@ def run(graph, constants, sample):
                 y = pool(node, x, average(node))
             case "pad2d":
                 y = pad(node, x)
+            case "resize2d":
+                y = resize(c, x)
             case "add":
                 y = Value([f32(a + b) for a, b in zip(x.data, others[0].data, strict=True)], x.shape)
             case "concat":

@@ -23,7 +23,7 @@ LOOP_MEANING = {
     "pack": "codes from one carrier to the other",
     "float_product": "float layers, inexact",
     "transpose": "PyTorch's layout to channels-last and back",
-    "copy": "padding, regrouping and concatenation",
+    "copy": "padding, regrouping, concatenation and resizing",
 }
 
 

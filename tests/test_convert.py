@@ -139,15 +139,19 @@ def test_modes_hooks_and_copies_survive():
 
 
 def test_layers_whose_weights_others_read_or_compute_are_left_with_the_reason():
+    class Own(nn.TransformerEncoderLayer):
+        pass
+
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Linear(8, 8),
-        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0),
+        Own(8, 2, 16, batch_first=True, dropout=0.0),
         nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)),
         nn.Linear(8, 4),
     )
     notes = {row.path: row.note for row in quantize_(net, "W1A8").rows if not row.replaced}
     assert "reads its weights past the layer" in notes["1.linear1"]
+    assert "reads its weights past the layer" in notes["1.self_attn"]
     assert "subclass" in notes["2"]
     assert "1.norm1" in notes
     x = torch.randn(2, 3, 8)
@@ -448,17 +452,24 @@ def test_every_class_of_the_table_shares_its_parameters_and_computes_the_same_wi
         nn.ConvTranspose2d: (4, 3, 2), nn.ConvTranspose3d: (4, 3, 2), nn.Embedding: (4, 3), nn.RNN: (4, 3, 2), nn.LSTM: (4, 3, 2), nn.GRU: (4, 3),
         nn.RNNCell: (4, 3), nn.LSTMCell: (4, 3), nn.GRUCell: (4, 3), nn.BatchNorm1d: (4,), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (4,),
         nn.AvgPool1d: (2,), nn.AvgPool2d: (2, 1), nn.AvgPool3d: (2,), nn.AdaptiveAvgPool1d: (2,), nn.AdaptiveAvgPool2d: (2,), nn.AdaptiveAvgPool3d: (2,),
+        nn.MultiheadAttention: (4, 2), nn.Upsample: (None, 2, "bilinear"), nn.UpsamplingNearest2d: (None, 2), nn.UpsamplingBilinear2d: (None, 2),
     }  # fmt: skip
-    assert set(built) == set(TABLE)
+    around = {nn.TransformerEncoderLayer, nn.TransformerEncoder}  # of layers that are converted themselves: tests/nn/test_transformer.py
+    assert set(built) | around == set(TABLE)
     axes = {"1d": (4, 6), "2d": (4, 6, 6), "3d": (4, 6, 6, 6)}
-    for cls, entry in TABLE.items():
+    for cls in built:
         torch.manual_seed(0)
-        layer = cls(*built[cls]).eval()
-        x = torch.randn(5, *axes.get(cls.__name__[-2:], (4,))) if cls is not nn.Embedding else torch.tensor([3, 0])
+        layer, entry = cls(*built[cls]).eval(), TABLE[cls]
+        x = (
+            torch.randn(5, *axes.get("2d" if cls is nn.Upsample else cls.__name__[-2:], (4,)))
+            if cls is not nn.Embedding
+            else torch.tensor([3, 0])
+        )
         twin = entry.make(layer, entry.cls)
         if entry.roles:
             twin.set_quantizers(*[None] * len(entry.roles))
-        theirs, ours = layer(x), twin(x)
+        given = [x] * (3 if cls is nn.MultiheadAttention else 1)
+        theirs, ours = layer(*given), twin(*given)
         for a, b in zip(*(part if isinstance(part, tuple) else (part,) for part in (theirs, ours)), strict=True):
             torch.testing.assert_close(b, a, rtol=1e-6, atol=1e-6, msg=cls.__name__)
         assert all(ours is theirs for ours, theirs in zip(twin.parameters(), layer.parameters(), strict=True))

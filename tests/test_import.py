@@ -68,3 +68,16 @@ def test_the_public_names_all_exist():
     assert set(dir(lobit)) == set(lobit.__all__)
     with pytest.raises(AttributeError, match="quantise"):
         _ = lobit.quantise_
+
+
+def test_commands_that_need_torch_say_so_in_one_line_without_a_traceback(tmp_path):
+    commands = [["train", "digits-w1a1"], ["export", "run", "f.lobit"], ["verify", "run"], ["summary", "digits-w1a1"], ["models"], ["demo"], ["report", "run"], ["sweep", "digits-w1a1"]]  # fmt: skip
+    done = python(
+        BLOCK.format(names={"torch"})
+        + f"import os; os.chdir({str(tmp_path)!r})\nfrom lobit.cli.app import run\nprint([run(command) for command in {commands}])"
+    )
+    assert done.stdout == f"{[2] * len(commands)}\n"
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(commands), done.stderr
+    assert all(line.startswith("lobit: ") and line.endswith("torch, which is not installed: pip install 'lobit[train]'") for line in lines)
+    assert list(tmp_path.iterdir()) == []

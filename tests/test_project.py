@@ -47,6 +47,30 @@ def test_what_runs_a_file_works_where_torch_does_not_exist(name: str) -> None:
     python(f"import sys; sys.modules['torch'] = None; import lobit.{name}")
 
 
+# .ci/run runs these with a sanitized engine, in an environment that has numpy, pytest and hypothesis alone.
+TORCHLESS = ["tests.golden.test_golden"] + [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for folder in ("runtime", "fuzz")
+    for path in (ROOT / "tests" / folder).glob("*.py")
+]
+
+
+def test_tests_of_the_engine_and_their_helpers_import_no_torch() -> None:
+    code = """
+        import ast, importlib, pathlib, sys
+        sys.modules["torch"] = None
+        for name in NAMES:
+            importlib.import_module(name)
+        files = [module.__file__ for name, module in sorted(sys.modules.items()) if name.startswith("tests.")]
+        assert len(files) > len(NAMES)
+        for file in files:  # what functions import when they run, too
+            for node in ast.walk(ast.parse(pathlib.Path(file).read_text())):
+                if isinstance(node, ast.Import) or isinstance(node, ast.ImportFrom) and node.module != "__future__":
+                    exec(compile(ast.Module([node], []), f"{file}:{node.lineno}", "exec"), {})
+    """
+    python(f"NAMES = {TORCHLESS}\n" + re.sub(r"^ {8}", "", code, flags=re.M), cwd=ROOT)
+
+
 def test_an_unknown_name_is_an_attribute_error() -> None:
     assert "AttributeError" in python("import lobit\ntry: lobit.no_such_name\nexcept AttributeError: print('AttributeError')")
 

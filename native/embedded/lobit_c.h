@@ -103,6 +103,15 @@ typedef struct {
     uint32_t channels;
 } lb_part;
 void lb_concat(const lb_part *parts, int count, const lb_value *out, const uint32_t *const *x, uint32_t *to, uint32_t pixels);
+/* Resizing: output row i is input row rows[i], or with weights a mix of it and the next one (the last one's next is itself), and so the columns. */
+typedef struct {
+    int32_t channels, size[2], out[2];
+    const int32_t *rows, *columns;
+    const float *row_weights, *column_weights; /* or NULL */
+} lb_resizing;
+void lb_resize_nearest(const lb_resizing *r, const lb_value *in, const lb_value *out, const uint32_t *x, uint32_t *to);
+/* a + weight * (b - a) of floats, rows first. */
+void lb_resize_mixed(const lb_resizing *r, const uint32_t *x, uint32_t *to);
 /* From channels-last to PyTorch's order. */
 void lb_flatten(const lb_value *v, const uint32_t *x, uint32_t *to, int32_t channels, int32_t pixels);
 

@@ -1,4 +1,4 @@
-/* Pools, the residual add, padding and concatenation. */
+/* Pools, the residual add, padding, concatenation and resizing. */
 #include <stddef.h>
 
 #include "lobit_internal.h"
@@ -153,4 +153,34 @@ void lb_concat(const lb_part *parts, int count, const lb_value *out, const uint3
     lb_cursor cursor = {to, 0};
     for (uint32_t p = 0; p < pixels; p++)
         for (int k = 0; k < count; k++) append(&parts[k].value, out, &cursor, x[k], p * parts[k].channels, parts[k].channels);
+}
+
+void lb_resize_nearest(const lb_resizing *r, const lb_value *in, const lb_value *out, const uint32_t *x, uint32_t *to) {
+    lb_cursor cursor = {to, 0};
+    uint32_t channels = (uint32_t)r->channels;
+    for (int32_t i = 0; i < r->out[0]; i++)
+        for (int32_t j = 0; j < r->out[1]; j++)
+            append(in, out, &cursor, x, (uint32_t)(r->rows[i] * r->size[1] + r->columns[j]) * channels, channels);
+}
+
+static float mix(float a, float b, float weight) {
+    float change = b - a;
+    float share = weight * change;
+    return a + share;
+}
+
+void lb_resize_mixed(const lb_resizing *r, const uint32_t *x, uint32_t *to) {
+    for (int32_t i = 0; i < r->out[0]; i++) {
+        int32_t top = r->rows[i], bottom = top + 1 < r->size[0] ? top + 1 : top;
+        for (int32_t j = 0; j < r->out[1]; j++) {
+            int32_t left = r->columns[j], right = left + 1 < r->size[1] ? left + 1 : left;
+            for (int32_t c = 0; c < r->channels; c++) {
+                float first = mix(lb_as_float(x[(top * r->size[1] + left) * r->channels + c]),
+                                  lb_as_float(x[(bottom * r->size[1] + left) * r->channels + c]), r->row_weights[i]);
+                float second = mix(lb_as_float(x[(top * r->size[1] + right) * r->channels + c]),
+                                   lb_as_float(x[(bottom * r->size[1] + right) * r->channels + c]), r->row_weights[i]);
+                *to++ = lb_as_word(mix(first, second, r->column_weights[j]));
+            }
+        }
+    }
 }

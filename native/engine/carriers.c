@@ -70,7 +70,7 @@ static lb_form read_form(lb_program *p, lb_node *node) {
     int planes = lb_home_form(out) == LB_FORM_PLANES;
     if (node->kind == LB_NODE_PRODUCT) node->kernel = lb_product_choice(p, node, &form, &node->reason);
     if (node->kind == LB_NODE_MAX_POOL && planes && p->values[node->in[0]].type.code.bits == 1) form = LB_FORM_PLANES;
-    if ((node->kind == LB_NODE_PAD || node->kind == LB_NODE_CONCAT) && planes) form = LB_FORM_PLANES;
+    if ((node->kind == LB_NODE_PAD || node->kind == LB_NODE_CONCAT || node->kind == LB_NODE_RESIZE) && planes) form = LB_FORM_PLANES;
     return form;
 }
 

@@ -88,6 +88,14 @@ int lb_add_pad2d(lb_program *p, const char *name, int x, const int64_t padding[4
 /* 2 to LB_MAX_INPUTS values of one type and size, f32 or codes, one behind the other along the channels. */
 enum { LB_MAX_INPUTS = 64 };
 int lb_add_concat(lb_program *p, const char *name, const int *x, int count);
+/* Output row i is input row rows[i], output column j input column columns[j], of f32 or codes; with weights, of floats, a mix of it and the next one
+ * (the last one's next is itself): a + weight * (b - a), rows first. Both weights or none, each from 0 to 1. */
+typedef struct {
+    int64_t height, width; /* of the output; height 1 where x has one row */
+    const int32_t *rows, *columns;
+    const float *row_weights, *column_weights;
+} lb_resize_map;
+int lb_add_resize2d(lb_program *p, const char *name, int x, const lb_resize_map *map);
 
 lb_status lb_set_outputs(lb_program *p, const int *values, int count);
 lb_status lb_finish(lb_program *p, const lb_options *options);

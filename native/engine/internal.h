@@ -30,7 +30,8 @@ typedef enum {
     LB_NODE_ADD,
     LB_NODE_FLATTEN,
     LB_NODE_PAD,
-    LB_NODE_CONCAT
+    LB_NODE_CONCAT,
+    LB_NODE_RESIZE
 } lb_node_kind;
 
 /* An operator as it was added. */
@@ -42,6 +43,7 @@ typedef struct {
     lb_window window;
     int64_t divisor;
     float fill; /* of padding */
+    lb_resize_map resize;
     int step_count;
     lb_step *steps; /* operands are copies */
     int32_t *thresholds, *direction;
@@ -156,6 +158,11 @@ typedef struct {
     lb_part *parts;
 } lb_concat;
 
+typedef struct {
+    lb_resize_map map;
+    int64_t height, width; /* of the input */
+} lb_resize;
+
 struct lb_op {
     void (*run)(const lb_op *op, const lb_env *env);
     const char *name, *what, *types, *kernel, *carrier, *reason;
@@ -172,6 +179,7 @@ struct lb_op {
         lb_float_layer layer;
         lb_image_copy copy;
         lb_concat concat;
+        lb_resize resize;
         lb_pool pool;
     } as;
 };
@@ -268,6 +276,7 @@ int lb_plan_image(lb_program *p, const lb_node *node, lb_form form, int classed,
 
 int lb_plan_pad(lb_program *p, const lb_node *node);
 int lb_plan_concat(lb_program *p, const lb_node *node); /* run_concat.c */
+int lb_plan_resize(lb_program *p, const lb_node *node); /* run_resize.c */
 
 int lb_plan_product(lb_program *p, const lb_node *node, const lb_node *epilogue);
 int lb_plan_float(lb_program *p, const lb_node *node);
@@ -279,6 +288,7 @@ void lb_run_product(const lb_op *op, const lb_env *env);
 void lb_run_float(const lb_op *op, const lb_env *env);
 void lb_run_image(const lb_op *op, const lb_env *env);
 void lb_run_concat(const lb_op *op, const lb_env *env);
+void lb_run_resize(const lb_op *op, const lb_env *env);
 void lb_run_max_pool(const lb_op *op, const lb_env *env);
 void lb_run_avg_pool(const lb_op *op, const lb_env *env);
 void lb_run_add(const lb_op *op, const lb_env *env);

@@ -217,6 +217,7 @@ static int plan_node(lb_program *p, int index) {
     case LB_NODE_FLATTEN: return plan_flatten(p, node);
     case LB_NODE_PAD: return lb_plan_pad(p, node);
     case LB_NODE_CONCAT: return lb_plan_concat(p, node);
+    case LB_NODE_RESIZE: return lb_plan_resize(p, node);
     }
     return 0;
 }

@@ -19,6 +19,7 @@ foreach(
   run_concat
   run_copy
   run_product
+  run_resize
   run_rows
   team)
   list(APPEND LOBIT_ENGINE_SOURCES ${CMAKE_CURRENT_LIST_DIR}/${name}.c)

@@ -108,6 +108,20 @@ class Program {
         return checked(lb_add_concat(program_, name.c_str(), x.data(), static_cast<int>(x.size())));
     }
 
+    int resize2d(const std::string &name, int x, Array<int32_t> rows, Array<int32_t> columns,
+                 const std::optional<Array<float>> &row_weights, const std::optional<Array<float>> &column_weights) {
+        need(rows.ndim() == 1 && columns.ndim() == 1, "rows and columns are vectors");
+        need(row_weights.has_value() == column_weights.has_value(), "rows and columns both have weights, or none");
+        need(!row_weights || (row_weights->size() == rows.size() && column_weights->size() == columns.size()), "a weight for each");
+        lb_resize_map map = {static_cast<int64_t>(rows.size()),
+                             static_cast<int64_t>(columns.size()),
+                             rows.data(),
+                             columns.data(),
+                             row_weights ? row_weights->data() : nullptr,
+                             column_weights ? column_weights->data() : nullptr};
+        return checked(lb_add_resize2d(program_, name.c_str(), x, &map));
+    }
+
     void finish(const std::vector<int> &outputs, int isa, int prefer) {
         lb_options options = {static_cast<lb_isa>(isa), static_cast<lb_prefer>(prefer)};
         lb_set_outputs(program_, outputs.data(), static_cast<int>(outputs.size()));
@@ -273,6 +287,7 @@ NB_MODULE(_native, m) {
         .def("flatten", &Program::flatten)
         .def("pad2d", &Program::pad2d)
         .def("concat", &Program::concat)
+        .def("resize2d", &Program::resize2d, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none())
         .def("finish", &Program::finish)
         .def("run", &Program::run, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none())
         .def("stored", &Program::stored)

@@ -71,6 +71,28 @@ void add_training(nb::module_ &parent) {
         job.count = count, job.columns = columns, job.mask = at<uint8_t>(mask), job.out = at<float>(out);
         run(LB_TRAIN_SIGNS, job, isa, threads);
     });
+    m.def("bytes", [](uintptr_t x, uintptr_t out, uintptr_t others, int64_t count, int64_t columns, int lo, int hi, int isa, int threads) {
+        lb_training job = {};
+        job.count = count, job.columns = columns, job.x = at<float>(x), job.out_codes = at<uint8_t>(out), job.sums = at<double>(others);
+        job.lo = static_cast<float>(lo), job.hi = static_cast<float>(hi);
+        run(LB_TRAIN_BYTES, job, isa, threads);
+    });
+    m.def("pixels", [](uintptr_t x, uintptr_t out, uintptr_t others, int64_t images, int64_t channels, int64_t height, int64_t width,
+                       int64_t above, int64_t before, int lo, int hi, int zero, int isa, int threads) {
+        lb_training job = {};
+        job.count = images * channels * height * width, job.columns = channels * height * width, job.channels = channels;
+        job.width = width, job.border[0] = above, job.border[1] = before, job.x = at<float>(x), job.out_codes = at<uint8_t>(out);
+        job.sums = at<double>(others), job.lo = static_cast<float>(lo), job.hi = static_cast<float>(hi), job.zero = zero;
+        run(LB_TRAIN_PIXELS, job, isa, threads);
+    });
+    m.def("planes", [](uintptr_t x, uintptr_t offset, uintptr_t step, int64_t step_stride, uintptr_t shift, uintptr_t out, int64_t images,
+                       int64_t pixels, int64_t channels, int isa, int threads) {
+        lb_training job = {};
+        job.count = images * pixels * channels, job.columns = pixels * channels, job.channels = channels, job.x = at<float>(x);
+        job.offset = at<float>(offset), job.step = at<float>(step), job.step_stride = step_stride, job.shift = at<float>(shift);
+        job.out = at<float>(out);
+        run(LB_TRAIN_PLANES, job, isa, threads);
+    });
     m.def("lstm", [](bool backward, int64_t rows, int64_t units, uintptr_t sigmoid, uintptr_t tanh, uintptr_t sums, uintptr_t gates,
                      uintptr_t inside, uintptr_t new_inside, uintptr_t cells, uintptr_t c, uintptr_t tanh_c, uintptr_t h, uintptr_t out,
                      int isa, int threads) {

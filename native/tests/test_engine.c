@@ -195,6 +195,35 @@ static int concat(net *n, const char *name, const int *from, int count) {
     return enter(n, lb_add_concat(n->program, name, from, count), shape, floats, codes);
 }
 
+/* Random rows and columns; with weights, mixes of floats, each of a row with the next one. */
+static int resize(net *n, const char *name, int from, int64_t height, int64_t width, int mix) {
+    const value v = n->values[from];
+    const ref_shape shape = {v.shape.batch, v.shape.channels, height, width};
+    int32_t *rows = take(n, height, sizeof *rows), *columns = take(n, width, sizeof *columns);
+    float *down = mix ? take(n, height, sizeof *down) : NULL, *right = mix ? take(n, width, sizeof *right) : NULL;
+    float *floats = v.floats ? take(n, ref_size(shape), sizeof *floats) : NULL;
+    int32_t *codes = v.floats ? NULL : take(n, ref_size(shape), sizeof *codes);
+    for (int64_t i = 0; i < height; i++) rows[i] = (int32_t)random_from(0, v.shape.height - 1);
+    for (int64_t j = 0; j < width; j++) columns[j] = (int32_t)random_from(0, v.shape.width - 1);
+    for (int64_t i = 0; mix && i < height; i++) down[i] = random_word() % 4 ? random_float(0, 1) : (float)(random_word() % 2);
+    for (int64_t j = 0; mix && j < width; j++) right[j] = random_float(0, 1);
+    for (int64_t q = 0; q < ref_size(shape); q++) {
+        const int64_t i = q / width % height, j = q % width, y = rows[i], x = columns[j], at = q / (height * width) * v.shape.height;
+        const int64_t beside = x + 1 < v.shape.width, below = y + 1 < v.shape.height ? v.shape.width : 0,
+                      first = (at + y) * v.shape.width + x;
+        if (codes) codes[q] = v.integers[first];
+        if (!floats) continue;
+        floats[q] = v.floats[first];
+        if (!mix) continue;
+        const float change = v.floats[first + below] - floats[q], lower = down[i] * change, a = floats[q] + lower;
+        const float other = v.floats[first + below + beside] - v.floats[first + beside], more = down[i] * other;
+        const float b = v.floats[first + beside] + more, across = b - a, share = right[j] * across;
+        floats[q] = a + share;
+    }
+    const lb_resize_map map = {height, width, rows, columns, down, right};
+    return enter(n, lb_add_resize2d(n->program, name, from, &map), shape, floats, codes);
+}
+
 static int same(const value *v, const void *data) {
     for (int64_t i = 0; i < ref_size(v->shape); i++) {
         if (v->type.kind == LB_F32 && memcmp((const float *)data + i, v->floats + i, sizeof(float))) return 0;
@@ -257,13 +286,15 @@ static void convnet(lb_code a, lb_code w, lb_options options) {
                     pool = {{2, 2}, {2, 1}, {0, 0, 1, 0}, {1, 1}, 1};
     int x = input(&n, (ref_shape){random_from(1, 3), random_from(1, 5), random_from(5, 9), random_from(5, 9)}, 3);
     x = chain(&n, "input", x, (lb_step_op[]){LB_STEP_DIV}, 1, &a, 0);
+    x = resize(&n, "near", x, random_from(5, 11), random_from(5, 11), 0);
     x = product(&n, "conv1", pad(&n, "pad1", x, (int64_t[]){0, 1, 2, 0}), w, channels, &wide);
     const int shortcut = chain(&n, "norm1", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_MUL, LB_STEP_ADD}, 3, NULL, 0);
     x = chain(&n, "act1", shortcut, (lb_step_op[]){LB_STEP_MAX, LB_STEP_DIV, LB_STEP_MIN}, 3, &a, 0);
     const int other = chain(&n, "act3", shortcut, (lb_step_op[]){LB_STEP_MAX, LB_STEP_DIV}, 2, &a, 0);
     x = product(&n, "conv2", concat(&n, "join1", (int[]){x, other}, 2), w, channels, &three);
     x = chain(&n, "norm2", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_DIV, LB_STEP_SUB}, 3, NULL, 0);
-    x = avg_pool(&n, "mean", pad(&n, "pad2", add(&n, "add", x, shortcut), (int64_t[]){1, 0, 0, 3}), &pool, 4);
+    x = resize(&n, "mix", add(&n, "add", x, shortcut), random_from(2, 8), random_from(2, 8), 1);
+    x = avg_pool(&n, "mean", pad(&n, "pad2", x, (int64_t[]){1, 0, 0, 3}), &pool, 4);
     x = chain(&n, "act2", x, (lb_step_op[]){LB_STEP_ROUND, LB_STEP_MUL}, 2, &a, 0);
     x = flatten(&n, "flatten", max_pool(&n, "pool", x, &(lb_window){{2, 1}, {1, 1}, {1, 0, 0, 0}, {1, 1}, 1}));
     x = concat(&n, "join2", (int[]){x, flatten(&n, "flatten1", other)}, 2);
@@ -276,6 +307,7 @@ static void row(lb_code a, lb_code w, lb_options options) {
     const lb_window along = {{1, 3}, {2, 2}, {0, 1, 0, 2}, {1, 2}, 1}, pool = {{1, 2}, {1, 1}, {0, 0, 0, 1}, {1, 1}, 1};
     int x = input(&n, (ref_shape){random_from(1, 4), random_from(1, 40), 1, random_from(4, 20)}, 2);
     x = chain(&n, "input", avg_pool(&n, "mean", x, &pool, 2), (lb_step_op[]){LB_STEP_MUL, LB_STEP_ADD}, 2, &a, 0);
+    x = resize(&n, "near", x, 1, random_from(4, 20), 0);
     x = product(&n, "conv1", pad(&n, "pad", x, (int64_t[]){0, 2, 0, 1}), w, random_from(1, 40), &along);
     x = chain(&n, "act1", x, (lb_step_op[]){LB_TO_FLOAT, LB_STEP_DIV}, 2, &a, 0);
     x = concat(&n, "join", (int[]){x, max_pool(&n, "pool", x, &(lb_window){{1, 3}, {1, 1}, {0, 1, 0, 1}, {1, 1}, 1}), x}, 3);

@@ -127,6 +127,76 @@ static void one_size(int64_t count, int64_t columns, int per_row, lb_isa isa, in
     free(sums);
 }
 
+/* Images as bytes in a border, and their sums back as planes. */
+static void one_image(int64_t images, int64_t channels, int64_t height, int64_t width, int lo, lb_isa isa, int threads) {
+    int64_t border[2] = {rand() % 3, rand() % 3}, high = height + 2 * border[0], wide = width + 2 * border[1];
+    int64_t pixels = height * width, count = images * channels * pixels, framed = images * channels * high * wide;
+    float *x = floats(0, count), *out = floats(1, count), *scale = floats(2, channels), *shift = floats(3, channels),
+          *offset = floats(5, channels);
+    uint8_t *codes = (uint8_t *)ends[4] - framed, *plain = (uint8_t *)ends[6] - count;
+    double *sums = calloc((size_t)count + 1, sizeof *sums);
+    int64_t amiss = 0;
+    for (int64_t i = 0; i < count; i++) {
+        static const float wrong[] = {0.5f, 2.0f, -129.0f, INFINITY, -INFINITY, NAN};
+        int is_wrong = rand() % 64 == 0;
+        x[i] = is_wrong ? wrong[rand() % 6] : (float)(lo + rand() % (2 - lo));
+        amiss += is_wrong;
+    }
+    for (int64_t c = 0; c < channels; c++) scale[c] = random_float(), shift[c] = random_float(), offset[c] = (float)(rand() % 9);
+    lb_training job = {
+        .count = count, .columns = channels * pixels, .channels = channels, .width = width, .border = {border[0], border[1]}};
+    job.x = x, job.out_codes = codes, job.sums = sums, job.lo = (float)lo, job.hi = 1.0f, job.zero = -lo;
+
+    lb_training_run(LB_TRAIN_PIXELS, &job, isa, threads);
+    int same = 1;
+    double found = 0;
+    for (int64_t n = 0; n < images; n++) {
+        found += sums[n];
+        for (int64_t y = 0; y < high; y++)
+            for (int64_t at = 0; at < wide; at++)
+                for (int64_t c = 0; c < channels; c++) {
+                    int64_t in_y = y - border[0], in_x = at - border[1];
+                    uint8_t code = codes[((n * high + y) * wide + at) * channels + c];
+                    if (in_y < 0 || in_y >= height || in_x < 0 || in_x >= width) {
+                        same &= code == -lo;
+                        continue;
+                    }
+                    float value = x[((n * channels + c) * height + in_y) * width + in_x];
+                    if (value >= (float)lo && value <= 1.0f && value == rintf(value)) same &= code == (int)value - lo;
+                }
+    }
+    check(same, "pixels", isa, count);
+    check(found == (double)amiss, "pixels that are no codes", isa, count);
+
+    job.out_codes = plain, job.columns = 1 << 10, job.zero = 0;
+    lb_training_run(LB_TRAIN_BYTES, &job, isa, threads);
+    same = 1, found = 0;
+    for (int64_t r = 0; r < (count + job.columns - 1) / job.columns; r++) found += sums[r];
+    for (int64_t i = 0; i < count; i++)
+        if (x[i] >= (float)lo && x[i] <= 1.0f && x[i] == rintf(x[i])) same &= (int8_t)plain[i] == (int)x[i];
+    check(same, "bytes", isa, count);
+    check(found == (double)amiss, "bytes that are no codes", isa, count);
+
+    job.columns = channels * pixels, job.out = out;
+    for (int parts = 0; parts < 4; parts++) {
+        job.step = parts ? scale : NULL, job.step_stride = parts > 1, job.shift = parts > 1 ? shift : NULL,
+        job.offset = parts > 2 ? offset : NULL;
+        lb_training_run(LB_TRAIN_PLANES, &job, isa, threads);
+        same = 1;
+        for (int64_t n = 0; n < images; n++)
+            for (int64_t c = 0; c < channels; c++)
+                for (int64_t p = 0; p < pixels; p++) {
+                    float value = x[(n * pixels + p) * channels + c] - (parts > 2 ? offset[c] : 0.0f);
+                    if (parts) value = value * scale[parts > 1 ? c : 0];
+                    if (parts > 1) value = value + shift[c];
+                    float there = out[(n * channels + c) * pixels + p];
+                    same &= isnan(value) ? isnan(there) : there == value;
+                }
+        check(same, "planes", isa, count);
+    }
+    free(sums);
+}
+
 static float gate(const float *table, float v) {
     float clamped = v < -128.0f ? -128.0f : v > 127.0f ? 127.0f : v;
     return table[isnan(v) ? 0 : 129 + (int)rintf(clamped)];
@@ -205,6 +275,12 @@ int main(void) {
         for (size_t u = 0; u < sizeof units / sizeof *units; u++)
             for (int64_t rows = 1; rows <= 20; rows += 19)
                 for (int threads = 1; threads <= 3; threads += 2) one_step(rows, units[u], isa, threads);
+    static const int64_t channels[] = {1, 3, 15, 16, 17, 48}, sizes[][2] = {{1, 8}, {3, 3}, {4, 4}, {5, 7}, {12, 13}};
+    for (lb_isa isa = LB_SCALAR; isa <= lb_best_isa(); isa++)
+        for (size_t c = 0; c < sizeof channels / sizeof *channels; c++)
+            for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+                for (int images = 1; images <= 3; images += 2)
+                    one_image(images, channels[c], sizes[k][0], sizes[k][1], -(rand() % 3) * 64, isa, images);
     printf("%d passed, %d failed\n", passed, failed);
     return failed ? 1 : 0;
 }

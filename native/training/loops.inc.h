@@ -6,6 +6,7 @@
 #include <immintrin.h>
 #endif
 
+#include "checked.h"
 #include "training.h"
 
 typedef struct {
@@ -106,6 +107,7 @@ static void round_codes(const lb_training *job, int64_t from, int64_t to) {
 /* Sixteen floats, whatever the instruction set makes of them: terms are summed in the same order by all. */
 typedef float lanes __attribute__((vector_size(64), aligned(4), may_alias));
 typedef int32_t choice __attribute__((vector_size(64)));
+typedef uint8_t bytes_of_lanes __attribute__((vector_size(16), aligned(1), may_alias));
 
 /* A macro, for a function that returned a vector would have an ABI of its own on each instruction set. */
 #define WHERE(mask, value) ((lanes)((choice)(value) & (mask)))
@@ -208,4 +210,97 @@ static void signs(const lb_training *job, int64_t from, int64_t to) {
     }
 }
 
-const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign, inside, round_codes, masked, round_back, expand, scale_back, signs};
+/* A value as a byte; counts those that are no codes. NaN is none, and has no conversion. */
+static inline uint8_t byte_of(const lb_training *job, float value, int32_t *others) {
+    int32_t code = (int32_t)(value >= job->lo && value <= job->hi ? value : job->lo);
+    *others += value != (float)code;
+    return (uint8_t)(code + job->zero);
+}
+
+static void bytes(const lb_training *job, int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; r++) {
+        row w = row_of(job, r);
+        const float *restrict x = job->x + w.at;
+        uint8_t *restrict out = job->out_codes + w.at;
+        int32_t others = 0;
+        for (int64_t i = 0; i < w.n; i++) out[i] = byte_of(job, x[i], &others);
+        job->sums[r] = others;
+    }
+}
+
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+
+/* Sixteen rows of sixteen, `stride` apart, as columns: rows that are zipped with those eight further down are so after four turns. */
+static inline void transpose(const float *x, int64_t stride, lanes out[16]) {
+    lanes between[16];
+    for (int i = 0; i < 16; i++) out[i] = *(const lanes *)(x + i * stride);
+    for (int turn = 0; turn < 2; turn++) {
+        for (int i = 0; i < 8; i++) between[2 * i] = ZIP_LOW(out[i], out[i + 8]), between[2 * i + 1] = ZIP_HIGH(out[i], out[i + 8]);
+        for (int i = 0; i < 8; i++) out[2 * i] = ZIP_LOW(between[i], between[i + 8]), out[2 * i + 1] = ZIP_HIGH(between[i], between[i + 8]);
+    }
+}
+
+static void pixels(const lb_training *job, int64_t from, int64_t to) {
+    enum { TILE = 16 };
+    const float lo = job->lo, hi = job->hi;
+    int64_t channels = job->channels, pixels = job->columns / channels, height = pixels / job->width;
+    int64_t line = (job->width + 2 * job->border[1]) * channels, image = (height + 2 * job->border[0]) * line;
+    for (int64_t r = from; r < to; r++) {
+        const float *x = job->x + r * job->columns;
+        uint8_t *out = job->out_codes + r * image;
+        int32_t others = 0;
+        choice amiss = {0};
+        memset(out, job->zero, (size_t)image);
+        for (int64_t p = 0; p < pixels; p += TILE) {
+            int64_t np = lb_min64(pixels - p, TILE), c = 0;
+            uint8_t *to_pixel[TILE];
+            for (int64_t i = 0; i < np; i++) {
+                int64_t y = (p + i) / job->width + job->border[0], at = (p + i) % job->width + job->border[1];
+                to_pixel[i] = out + y * line + at * channels;
+            }
+            for (; np == TILE && c + TILE <= channels; c += TILE) {
+                lanes values[TILE];
+                transpose(x + c * pixels + p, pixels, values);
+                for (int i = 0; i < TILE; i++) {
+                    lanes v = values[i];
+                    choice code = __builtin_convertvector(WHERE((v >= lo) & (v <= hi), v - lo) + lo, choice);
+                    amiss += v != __builtin_convertvector(code, lanes); /* -1 each */
+                    *(bytes_of_lanes *)(to_pixel[i] + c) = __builtin_convertvector(code + job->zero, bytes_of_lanes);
+                }
+            }
+            for (; c < channels; c++)
+                for (int64_t i = 0; i < np; i++) to_pixel[i][c] = byte_of(job, x[c * pixels + p + i], &others);
+        }
+        for (int k = 0; k < TILE; k++) others -= amiss[k];
+        job->sums[r] = others;
+    }
+}
+
+/* Some pixels at a time, so that what their channels share of a cache line stays in the cache, and a few channels at a time, so that their pages do. */
+static void planes(const lb_training *job, int64_t from, int64_t to) {
+    enum { TILE = 16, BLOCK = 128 };
+    int64_t channels = job->channels, pixels = job->columns / channels;
+    for (int64_t r = from; r < to; r++)
+        for (int64_t b = 0; b < pixels; b += BLOCK)
+            for (int64_t c = 0; c < channels; c += TILE) {
+                int64_t nc = lb_min64(channels - c, TILE), end = lb_min64(pixels, b + BLOCK), p = b;
+                const float *x = job->x + r * job->columns + c;
+                float *out = job->out + r * job->columns + c * pixels, offset[TILE], scale[TILE], shift[TILE];
+                for (int64_t k = 0; k < nc; k++) {
+                    offset[k] = job->offset ? job->offset[c + k] : 0.0f;
+                    scale[k] = job->step ? job->step[job->step_stride * (c + k)] : 1.0f;
+                    shift[k] = job->shift ? job->shift[c + k] : -0.0f; /* that of -0.0 is -0.0 */
+                }
+                for (; nc == TILE && p + TILE <= end; p += TILE) {
+                    lanes values[TILE];
+                    transpose(x + p * channels, channels, values);
+                    for (int k = 0; k < TILE; k++) *(lanes *)(out + k * pixels + p) = (values[k] - offset[k]) * scale[k] + shift[k];
+                }
+                for (int64_t k = 0; k < nc; k++)
+                    for (int64_t i = p; i < end; i++) out[k * pixels + i] = (x[i * channels + k] - offset[k]) * scale[k] + shift[k];
+            }
+}
+
+const lb_training_loop LB_TRAINING[LB_TRAIN_KINDS] = {sign,       inside, round_codes, masked, round_back, expand,
+                                                      scale_back, signs,  bytes,       pixels, planes};

@@ -23,10 +23,16 @@ typedef struct {
     float slope;            /* of a masked gradient                                              */
     float *out;             /* codes, or the gradient of x                                       */
     uint8_t *out_mask;      /* whole bytes are written; bits beyond the last element are zero    */
-    const void *codes;      /* a byte each, signed or not */
+    const void *codes;      /* a byte each, signed or not                                        */
     int codes_unsigned;
-    uint8_t *out_inside; /* LB_TRAIN_ROUND: a byte an element, whether lo <= x / step <= hi; NULL: not asked for */
-    double *sums;        /* one a row                                                         */
+    int zero; /* the byte of value 0 */
+    uint8_t *out_codes;
+    /* LB_TRAIN_PLANES and LB_TRAIN_PIXELS: a row is an image of `columns / channels` pixels. */
+    int64_t channels, width;     /* width: pixels side by side */
+    int64_t border[2];           /* pixels above and below an image, and before and after a line */
+    const float *offset, *shift; /* NULL, or one for each channel */
+    uint8_t *out_inside;         /* LB_TRAIN_ROUND: a byte an element, whether lo <= x / step <= hi; NULL: not asked for */
+    double *sums;                /* one a row                                                         */
 } lb_training;
 
 typedef enum {
@@ -37,7 +43,10 @@ typedef enum {
     LB_TRAIN_ROUND_BACK, /* v = x / step: out = lo <= v <= hi ? g / step : 0; sums[row] = sum of g * v inside   */
     LB_TRAIN_EXPAND,     /* out = codes * step                                                                  */
     LB_TRAIN_SCALE_BACK, /* sums[row] = sum of g * codes; out = g * step. out may be g                          */
-    LB_TRAIN_SIGNS,      /* out = mask ? 1 : -1 */
+    LB_TRAIN_SIGNS,      /* out = mask ? 1 : -1                                                                 */
+    LB_TRAIN_BYTES,      /* out_codes = x + zero; sums[row] = how many x are no integers in lo .. hi              */
+    LB_TRAIN_PIXELS,     /* out_codes[p][c] = x[c][p] + zero in a border of zero; sums as those of LB_TRAIN_BYTES   */
+    LB_TRAIN_PLANES,     /* back to planes: out[c][p] = (x[p][c] - offset[c]) * step[c] + shift[c]                 */
     LB_TRAIN_KINDS
 } lb_training_kind;
 

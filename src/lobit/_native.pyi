@@ -26,6 +26,7 @@ class Program:
     def flatten(self, name: str, x: int, /) -> int: ...
     def pad2d(self, name: str, x: int, padding: list[int], value: float, /) -> int: ...
     def concat(self, name: str, x: list[int], /) -> int: ...
+    def resize2d(self, name: str, x: int, rows: Any, columns: Any, row_weights: Any, column_weights: Any, /) -> int: ...
     def finish(self, outputs: list[int], isa: int, prefer: int, /) -> None: ...
     def run(
         self,
@@ -88,7 +89,16 @@ class training:  # a module inside this one (native/python/training.cpp)
     ) -> None: ...
     @staticmethod
     def expand(
-        codes: int, is_unsigned: bool, step: int, step_stride: int, out: int, count: int, columns: int, isa: int, threads: int, /
+        codes: int,
+        is_unsigned: bool,
+        step: int,
+        step_stride: int,
+        out: int,
+        count: int,
+        columns: int,
+        isa: int,
+        threads: int,
+        /,
     ) -> None: ...
     @staticmethod
     def scale_back(
@@ -96,6 +106,41 @@ class training:  # a module inside this one (native/python/training.cpp)
     ) -> None: ...
     @staticmethod
     def signs(mask: int, out: int, count: int, columns: int, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def bytes(x: int, out: int, others: int, count: int, columns: int, lo: int, hi: int, isa: int, threads: int, /) -> None: ...
+    @staticmethod
+    def pixels(
+        x: int,
+        out: int,
+        others: int,
+        images: int,
+        channels: int,
+        height: int,
+        width: int,
+        above: int,
+        before: int,
+        lo: int,
+        hi: int,
+        zero: int,
+        isa: int,
+        threads: int,
+        /,
+    ) -> None: ...
+    @staticmethod
+    def planes(
+        x: int,
+        offset: int,
+        step: int,
+        step_stride: int,
+        shift: int,
+        out: int,
+        images: int,
+        pixels: int,
+        channels: int,
+        isa: int,
+        threads: int,
+        /,
+    ) -> None: ...
     @staticmethod
     def lstm(
         backward: bool,

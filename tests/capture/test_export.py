@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lobit
+from lobit import nn as lnn
 from lobit.capture import VerifyReport, export, verify
 from lobit.capture.capture import capture
 from lobit.errors import ExportError, LobitError, ShapeError
@@ -217,3 +218,12 @@ def test_layers_that_quantize_gradients_alone_export_as_the_float_net(tmp_path):
     assert {"0", "2", "5"} <= set(report.inexact)
     assert verify(model, tmp_path / "net.lobit", x)
     assert all(model[index].gradient_quantizer is not None for index in (0, 2, 5))
+
+
+def test_a_layer_by_itself_is_refused_with_what_to_do(tmp_path):
+    layer, x = lnn.Linear(8, 4, weight_quantizer="sign", input_quantizer="sign").eval(), torch.randn(2, 8)
+    with pytest.raises(ExportError, match=r"one layer by itself.*wrap it: torch\.nn\.Sequential"):
+        lobit.export(layer, x, tmp_path / "net.lobit")
+    assert not list(tmp_path.iterdir())
+    lobit.export(nn.Sequential(layer).eval(), x, tmp_path / "net.lobit")
+    assert lobit.verify(nn.Sequential(layer).eval(), tmp_path / "net.lobit", x).ok

@@ -165,6 +165,7 @@ REFUSED = [
     (lambda: nn.Sequential(nn.ReLU(), lnn.ConvTranspose2d(2, 3, 2, **SIGN)), (2, 5, 4), "'1' (ConvTranspose2d)", "Conv1d and Conv2d"),
     (lambda: nn.Sequential(nn.ConvTranspose2d(2, 3, 2)), (2, 5, 4), "'0' (ConvTranspose2d)", "Conv1d and Conv2d"),
     (lambda: nn.Sequential(lnn.ConvTranspose3d(2, 3, 2)), (2, 5, 4, 3), "'0' (ConvTranspose3d)", "Conv1d and Conv2d"),
+    (lambda: nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8)), (3, 4), "'0' (TransformerEncoderLayer)", "two computed values"),
 ]
 
 

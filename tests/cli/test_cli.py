@@ -14,9 +14,11 @@ import yaml
 
 from lobit.cli.app import run
 from tests.training.test_training import tiny
+from tests.warm import lobit
 
 
-def lobit(*arguments, cwd=None, **env):
+def fresh(*arguments, cwd=None, **env):
+    """In a new interpreter."""
     return subprocess.run(
         [sys.executable, "-m", "lobit.cli", *map(str, arguments)],
         cwd=cwd,
@@ -39,7 +41,7 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def test_train_export_verify_in_a_pipe(tmp_path):
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(epochs=2).model_dump()))
-    trained = lobit("train", "tiny.yaml", "--out", "run", cwd=tmp_path)
+    trained = fresh("train", "tiny.yaml", "--out", "run", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert "test accuracy" in trained.stdout
     assert "epoch 2/2" in trained.stderr
@@ -118,7 +120,7 @@ class _Images(HTMLParser):
 
 @pytest.mark.slow
 def test_the_demo_writes_its_table_nets_and_a_page_that_needs_nothing_else(tmp_path):
-    done = lobit("demo", "--out", "here", cwd=tmp_path)
+    done = fresh("demo", "--out", "here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert max(map(len, done.stdout.splitlines())) <= 80
     rows = json.loads((tmp_path / "here" / "results.json").read_text())

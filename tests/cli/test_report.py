@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -12,6 +10,7 @@ import yaml
 from lobit.cli.app import run
 from tests.report.runs import finished
 from tests.training.test_training import tiny
+from tests.warm import python
 
 
 def test_the_page_is_written_into_the_run_or_where_asked(tmp_path, capsys):
@@ -66,7 +65,7 @@ from lobit.cli import main
 sys.argv = ["lobit", "train", "tiny.yaml", "--out", "run"]
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = python(code, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == (
         f"no page: it needs {package}, which is not installed: pip install 'lobit[report]'; then: lobit report run"

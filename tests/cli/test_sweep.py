@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from lobit.cli.app import run
-from tests.cli.test_cli import lobit
 from tests.training.test_training import tiny
+from tests.warm import lobit
 
 
 def test_it_has_help_with_an_example(capsys):

@@ -78,7 +78,7 @@ def test_the_runner_computes_the_stored_outputs_bit_for_bit(path: Path, scripts:
         np.testing.assert_array_equal(found, y.flatten())
 
 
-@pytest.mark.parametrize("name", ["mlp", "moves", "rows"])
+@pytest.mark.parametrize("name", ["mlp", "moves", "rows", "resized"])
 def test_the_runner_computes_what_lobit_computes(name: str, tmp_path: Path, scripts: tuple[ModuleType, ModuleType]) -> None:
     path = tmp_path / "net.lobit"
     write_file(path, SAMPLES[name]())

@@ -366,6 +366,23 @@ class UNet(nn.Module):
         return self.out(self.merge(torch.cat((skip, x), dim=1)))
 
 
+class ResizingUNet(nn.Module):
+    """Two steps down, and up again by a module and by a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.down1, self.down2, self.down3 = ConvBNReLU(3, 8), ConvBNReLU(8, 12), ConvBNReLU(12, 16)
+        self.up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)
+        self.merge2, self.merge1, self.out = ConvBNReLU(28, 12), ConvBNReLU(20, 8), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        first = self.down1(x)
+        second = self.down2(F.max_pool2d(first, 2))
+        x = self.up(self.down3(F.max_pool2d(second, 2)))
+        x = F.interpolate(self.merge2(torch.cat((second, x), dim=1)), size=first.shape[2:], mode="nearest")
+        return self.out(self.merge1(torch.cat((first, x), dim=1)))
+
+
 class TextCNN(nn.Module):
     """Convolutions of several widths over embedded words, the largest value over time."""
 

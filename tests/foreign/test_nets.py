@@ -24,6 +24,7 @@ BUILT = {
     "SqueezeNet": (nets.SqueezeNet, (3, 17, 17)),
     "DenseNet": (nets.DenseNet, (3, 8, 8)),
     "Inception": (nets.Inception, (3, 8, 8)),
+    "U-Net that resizes": (nets.ResizingUNet, (3, 8, 8)),
     "padded by function and by module": (nets.Padded, PICTURE),
     "shared block": (nets.Shared, (12,)),
     "tied weights": (nets.Tied, (12,)),

@@ -120,6 +120,29 @@ def moves() -> Graph:
     return check_graph(Graph({"x": (2, 3, 4)}, nodes, ("s2", "c3"), {"conv.weight": codes(rng, (3, 2, 3, 3), "odd1")}))
 
 
+def resized() -> Graph:
+    """Codes of the nearest pixels, and floats mixed of neighbours."""
+    rng = np.random.default_rng(5)
+    near, mixed = {"rows": "near.rows", "columns": "near.columns"}, {"rows": "mixed.rows", "columns": "mixed.columns"}
+    nodes = [
+        Node("resize2d", "mixed", ("x",), "x1", {}, {**mixed, "row_weights": "mixed.down", "column_weights": "mixed.right"}),
+        Node("chain", "quantize", ("x1",), "c1", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
+        Node("resize2d", "near", ("c1",), "c2", {}, near),
+        Node("conv2d", "conv", ("c2",), "s1", CONV, {"weight": "conv.weight"}),
+    ]
+    constants = {
+        "mixed.rows": integers([0, 0, 1, 1, 2]),
+        "mixed.columns": integers([0, 1, 2, 3]),
+        "mixed.down": floats([0, 0.5, 0, 0.25, 1]),
+        "mixed.right": floats([0.1, 0.2, 0.3, 0.4]),
+        "quantize.k": floats([3.7]),
+        "near.rows": integers([4, 0, 0, 2]),
+        "near.columns": integers([3, 3, 1, 0, 2, 2, 1]),
+        "conv.weight": codes(rng, (3, 2, 3, 3), "signed2"),
+    }
+    return check_graph(Graph({"x": (2, 3, 4)}, nodes, ("x1", "s1"), constants))
+
+
 def rows() -> Graph:
     """Values of two axes: a convolution, both pools and padding along a row; activations that are powers of two."""
     rng = np.random.default_rng(4)
@@ -129,11 +152,14 @@ def rows() -> Graph:
         Node("pad2d", "frame", ("x1",), "x2", {"padding": [0, 2, 0, 0], "value": -0.5}),
         Node("chain", "quantize", ("x2",), "c1", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
         Node("max_pool2d", "max", ("c1",), "c2", {**along, "dilation": [1, 1]}),
-        Node("conv2d", "conv", ("c2",), "s1", {**CONV, "padding": [0, 1, 0, 0], "groups": 3}, {"weight": "conv.weight"}),
+        Node("resize2d", "longer", ("c2",), "c4", {}, {"rows": "longer.rows", "columns": "longer.columns"}),
+        Node("conv2d", "conv", ("c4",), "s1", {**CONV, "padding": [0, 1, 0, 0], "groups": 3}, {"weight": "conv.weight"}),
         Node("chain", "powers", ("s1",), "c3", {"steps": [Step("to_float"), Step("mul", "k")], "code": "log24"}, {"k": "powers.k"}),
         Node("conv2d", "conv2", ("c3",), "s2", {**CONV, "padding": [0, 1, 0, 0]}, {"weight": "conv2.weight"}),
     ]
     constants = {
+        "longer.rows": integers([0]),
+        "longer.columns": integers([0, 0, 1, 0, 1]),
         "powers.k": floats([0.7]),
         "conv2.weight": codes(rng, (2, 6, 1, 3), "log23"),
         "quantize.k": floats([3, 1, 2]),
@@ -142,4 +168,4 @@ def rows() -> Graph:
     return check_graph(Graph({"x": (3, 11)}, nodes, ("s2",), constants))
 
 
-SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "moves": moves, "rows": rows}
+SAMPLES: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "moves": moves, "rows": rows, "resized": resized}

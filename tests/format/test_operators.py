@@ -216,6 +216,59 @@ def pad(value: Any, x: str = "x", padding: Any = (1, 0, 2, 3)) -> Node:
     return Node("pad2d", "pad", (x,), "y", {"padding": list(padding), "value": value})
 
 
+def resize(x: str = "x", **roles: str) -> Node:
+    return Node("resize2d", "resize", (x,), "y", {}, {"rows": "rows", "columns": "columns", **roles})
+
+
+def test_resizing_keeps_the_type_and_takes_its_size_from_the_tables() -> None:
+    tables = {"rows": integers([0, 3, 3, 1, 2]), "columns": integers([4, 0])}
+    assert infer((3, 4, 5), resize(), **tables) == ValueType("f32", (3, 5, 2))
+    assert infer((3, 4, 5), to_codes("signed4", zero=2), resize("c"), **tables) == ValueType(
+        "codes", (3, 5, 2), CodeType.parse("signed4"), 2
+    )
+    assert infer((3, 5), resize(), rows=integers([0]), columns=tables["columns"]) == ValueType("f32", (3, 2))
+    mix = resize(row_weights="down", column_weights="right")
+    assert infer((3, 4, 5), mix, **tables, down=floats([0, 1, 0.5, 1, 0]), right=floats([0, 0.25])) == ValueType("f32", (3, 5, 2))
+
+
+@pytest.mark.parametrize(
+    ("shape", "change", "roles", "why"),
+    [
+        ((2, 3, 4), {"rows": integers([0, 3])}, {}, "rows must be .* from 0 to 2"),
+        ((2, 3, 4), {"columns": integers([-1])}, {}, "columns must be .* from 0 to 3"),
+        ((2, 3, 4), {"rows": integers([[0]])}, {}, r"rows must be .* \(1, 1\)"),
+        ((2, 3, 4), {"rows": floats([0])}, {}, "must be i32"),
+        ((2, 4), {"rows": integers([0, 0])}, {}, "one row"),
+        ((8,), {}, {}, "shape"),
+        ((2, 3, 4), {"down": floats([0, 0])}, {"row_weights": "down"}, "go together"),
+        ((2, 3, 4), {"right": floats([0, 0, 0])}, {"column_weights": "right"}, "go together"),
+        (
+            (2, 3, 4),
+            {"down": floats([0]), "right": floats([0, 0, 0])},
+            {"row_weights": "down", "column_weights": "right"},
+            "row_weights must be 2",
+        ),
+        (
+            (2, 3, 4),
+            {"down": floats([0, 1.5]), "right": floats([0, 0, 0])},
+            {"row_weights": "down", "column_weights": "right"},
+            "from 0 to 1",
+        ),
+        ((2**14, 3, 4), {"rows": integers([0] * 200), "columns": integers([0] * 200)}, {}, "2\\^28"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(shape: Any, change: Any, roles: Any, why: str) -> None:
+    tables = {"rows": integers([0, 2]), "columns": integers([3, 0, 1]), **change}
+    with pytest.raises(FormatError, match=why):
+        infer(shape, resize(**roles), **tables)
+
+
+def test_a_mix_of_codes_is_refused() -> None:
+    tables = {"rows": integers([0]), "columns": integers([0]), "down": floats([0]), "right": floats([0])}
+    with pytest.raises(FormatError, match="must be f32"):
+        infer((2, 3, 4), to_codes(), resize("c", row_weights="down", column_weights="right"), **tables)
+
+
 def test_padding_keeps_the_type_and_grows_the_image() -> None:
     assert infer((3, 4, 5), pad(0.5)) == ValueType("f32", (3, 7, 8))
     assert infer((3, 4, 5), to_codes("signed4", zero=2), pad(-8, "c")) == ValueType("codes", (3, 7, 8), CodeType.parse("signed4"), 2)

@@ -102,7 +102,42 @@ def signal() -> Graph:
     return check_graph(Graph(draft.inputs, nodes, ("y",), {**draft.constants, **head}, meta={"model": "golden signal"}))
 
 
-GOLDEN: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "signal": signal}
+def resize() -> Graph:
+    """An image that grows by mixes of its neighbours, and its codes that grow by nearest pixels."""
+    rng = np.random.default_rng(14)
+    rescale = [Step("to_float"), Step("mul", "a"), Step("add", "b")]
+    mixed = {role: f"mixed.{role}" for role in ("rows", "columns", "row_weights", "column_weights")}
+    near = {role: f"near.{role}" for role in ("rows", "columns")}
+    nodes = [
+        Node("chain", "quantize", ("x",), "c0", {"steps": [Step("mul", "k")], "code": "signed4", "zero": 1}, {"k": "quantize.k"}),
+        Node("conv2d", "conv1", ("c0",), "s1", CONV, {"weight": "conv1.weight"}),
+        Node("chain", "norm1", ("s1",), "f1", {"steps": rescale, "code": None, "zero": 0}, {"a": "norm1.a", "b": "norm1.b"}),
+        Node("resize2d", "mixed", ("f1",), "f2", {}, mixed),
+        Node("chain", "act2", ("f2",), "c2", {"steps": [Step("max", "low")], "code": "unsigned2", "zero": 0}, {"low": "act2.low"}),
+        Node("resize2d", "near", ("c2",), "c3", {}, near),
+        Node("conv2d", "conv2", ("c3",), "s2", CONV, {"weight": "conv2.weight"}),
+        Node("chain", "out", ("s2",), "y", {"steps": rescale, "code": None, "zero": 0}, {"a": "out.a", "b": "out.b"}),
+    ]
+    constants = {
+        "quantize.k": floats([2.5]),
+        "conv1.weight": codes(rng, (37, 3, 3, 3), "signed2"),
+        "norm1.a": floats(rng.normal(size=37) / 9),
+        "norm1.b": floats(rng.normal(size=37)),
+        "mixed.rows": integers([0, 0, 0, 1, 1, 2, 2, 3]),
+        "mixed.row_weights": floats([0, 0.25, 0.75, 0.25, 0.75, 0.25, 0.75, 0.25]),
+        "mixed.columns": integers([0, 0, 1, 2, 2, 3, 4]),
+        "mixed.column_weights": floats([0, 0.7, 0.3, 0, 0.6, 0.3, 1]),
+        "act2.low": floats([0]),
+        "near.rows": integers([0, 1, 1, 2, 3, 4, 4, 5, 6, 7]),
+        "near.columns": integers([6, 5, 3, 3, 1, 0, 0, 2, 4]),
+        "conv2.weight": codes(rng, (2, 37, 3, 3), "odd1"),
+        "out.a": floats(rng.normal(size=2) / 9),
+        "out.b": floats(rng.normal(size=2)),
+    }
+    return check_graph(Graph({"x": (3, 4, 5)}, nodes, ("y",), constants, meta={"model": "golden resize"}))
+
+
+GOLDEN: dict[str, Callable[[], Graph]] = {"mlp": mlp, "convnet": convnet, "signal": signal, "resize": resize}
 
 
 def main() -> None:

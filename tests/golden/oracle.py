@@ -136,6 +136,22 @@ def _pad2d(graph: Graph, node: Node, x: Array) -> Array:
     return out
 
 
+def _resize2d(graph: Graph, node: Node, x: Array) -> Array:
+    tables = {role: graph.constants[name].data for role, name in node.constants.items()}
+    out = np.empty((len(x), *_shape(graph, node)), x.dtype)
+    _, _, height, width = x.shape
+    for i, j in np.ndindex(*out.shape[2:]):
+        top, left = int(tables["rows"][i]), int(tables["columns"][j])
+        out[:, :, i, j] = x[:, :, top, left]
+        if "row_weights" in tables:
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+            down, across = tables["row_weights"][i], tables["column_weights"][j]
+            first = x[:, :, top, left] + down * (x[:, :, bottom, left] - x[:, :, top, left])
+            second = x[:, :, top, right] + down * (x[:, :, bottom, right] - x[:, :, top, right])
+            out[:, :, i, j] = first + across * (second - first)
+    return out
+
+
 def _of_rows(operation: Callable[..., Array]) -> Callable[..., Array]:
     """An operator on images that takes (N, C, L) as well."""
     return lambda graph, node, x: operation(graph, node, x[:, :, None])[:, :, 0] if x.ndim == 3 else operation(graph, node, x)
@@ -149,6 +165,7 @@ OPERATIONS: dict[str, Callable[..., Array]] = {
     "max_pool2d": _of_rows(_max_pool2d),
     "avg_pool2d": _of_rows(_avg_pool2d),
     "pad2d": _of_rows(_pad2d),
+    "resize2d": _of_rows(_resize2d),
     "concat": lambda graph, node, *parts: np.concatenate(parts, axis=1),
     "add": lambda graph, node, a, b: a + b,
     "flatten": lambda graph, node, x: x.reshape(len(x), -1),

@@ -50,6 +50,11 @@ PAIRS = [
     ("AdaptiveAvgPool2d", (1,), {}, (2, 3, 5, 6)),
     ("AdaptiveAvgPool2d", ((None, 3),), {}, (3, 5, 6)),
     ("AdaptiveAvgPool3d", ((2, None, 1),), {}, (2, 3, 4, 5, 6)),
+    ("TransformerEncoderLayer", (8, 2, 12, 0.0), {}, (5, 3, 8)),
+    ("Upsample", (), {"scale_factor": 2}, (2, 3, 5, 6)),
+    ("Upsample", ((7, 9), None, "bilinear", True), {}, (2, 3, 5, 6)),
+    ("UpsamplingBilinear2d", (), {"scale_factor": 3}, (2, 3, 5, 6)),
+    ("UpsamplingNearest2d", ((10, 12),), {}, (2, 3, 5, 6)),
 ]
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 
@@ -75,9 +80,9 @@ def test_a_layer_without_quantizers_is_torchs(name, args, settings, shape, train
 
 
 def test_the_table_has_every_layer_that_torch_has_too():
-    """Embedding takes indices, recurrent layers take a state: they have their own tests."""
+    """Embedding takes indices, recurrent layers take a state, attention three inputs: they have their own tests."""
     own = {name for name in lnn.__all__ if getattr(lnn, name) is not getattr(nn, name, getattr(lnn, name))}
-    assert own - {"Embedding", "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"} == {name for name, *_ in PAIRS}
+    assert own - {"MultiheadAttention", "Embedding", "RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"} == {name for name, *_ in PAIRS}
 
 
 @pytest.mark.parametrize("size", [(9, 7), (2, 6, 10, 8)])

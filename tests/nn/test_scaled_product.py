@@ -10,7 +10,8 @@ from torch import nn
 from lobit import nn as lnn
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
-from lobit.nn.scaled_product import Convolution, kept_dtype, scaled_product
+from lobit.nn.integer_convolution import Convolution, Integers
+from lobit.nn.scaled_product import scaled_product
 
 CASES = [
     ("linear", (7,), (6, 7)),
@@ -45,7 +46,7 @@ def test_values_and_gradients_are_those_of_the_plain_arithmetic(how, x_shape, w_
     scale, bias = torch.rand(1 if one else w_shape[0]) + 0.1, torch.randn(w_shape[0])
     ours = [t.clone().requires_grad_() for t in (x, w, scale, bias)]
     theirs = [t.double().requires_grad_() for t in (x, w, scale, bias)]
-    y, z = scaled_product(*ours, how, (torch.int8, torch.int8)), plain(*theirs, how)
+    y, z = scaled_product(*ours, how, (Integers(0, 3), Integers(-8, 7))), plain(*theirs, how)
     torch.testing.assert_close(y.double(), z, rtol=1e-6, atol=1e-6)
     g = torch.randn_like(y)
     y.backward(g)
@@ -61,7 +62,9 @@ def test_codes_are_kept_in_the_smallest_type_that_holds_them(range_x, dtype):
     x = torch.tensor([[float(range_x[0]), float(range_x[1])]], requires_grad=True)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        y = scaled_product(x, torch.ones(3, 2, requires_grad=True), torch.tensor([0.5]), None, "linear", (kept_dtype(*range_x), torch.int8))
+        y = scaled_product(
+            x, torch.ones(3, 2, requires_grad=True), torch.tensor([0.5]), None, "linear", (Integers(*range_x), Integers(-1, 1))
+        )
     assert [t.dtype for t in kept[:2]] == [dtype, torch.int8]
     y.sum().backward()
     assert x.grad.tolist() == [[1.5, 1.5]]
@@ -223,3 +226,36 @@ def test_signs_that_dropout_left_out_are_kept_as_zeros():
     g = torch.randn_like(y)
     y.backward(g)
     torch.testing.assert_close(layer.weight.grad, g.T @ inputs.values(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("shape", [(4, 3, 20, 22), (2, 3, 9, 9)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_step_of_an_image_has_the_gradient_that_it_has_through_the_image(bits, shape, layout):
+    torch.manual_seed(0)
+    layer = lnn.Conv2d(3, 8, 3, 2, 1, weight_quantizer={"name": "lsq", "bits": 4}, input_quantizer={"name": "lsq", "bits": bits})
+    x = torch.rand(shape).to(memory_format=layout)
+    layer(x)
+    found = []
+    for through in (False, True):
+        layer.zero_grad()
+        y = layer(x.clone().requires_grad_(through))
+        y.sin().sum().backward()
+        found.append({name: p.grad.clone() for name, p in layer.named_parameters()})
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-4, atol=1e-5, msg=name)
+    assert found[0]["input_quantizer.step"] != 0
+
+
+def test_no_gradient_of_an_image_is_formed_for_its_step(monkeypatch):
+    asked = []
+    backward = torch.ops.aten.convolution_backward
+    monkeypatch.setattr(torch.ops.aten, "convolution_backward", lambda *a: asked.append(a[-1]) or backward(*a))
+    layer = lnn.Conv2d(3, 8, 3, weight_quantizer={"name": "lsq", "bits": 4}, input_quantizer={"name": "lsq", "bits": 8})
+    layer(torch.rand(4, 3, 20, 20)).sum().backward()
+    layer.zero_grad()
+    asked.clear()
+    layer(torch.rand(4, 3, 20, 20)).sum().backward()
+    assert asked == [[False, True, False]]
+    assert layer.input_quantizer.step.grad is not None

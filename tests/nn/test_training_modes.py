@@ -37,6 +37,26 @@ def make(policy, device="cpu", norm=True):
     return net, x, labels
 
 
+class Attentive(nn.Module):
+    """Rows of a picture as a sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder, self.head = nn.TransformerEncoderLayer(24, 2, 32, dropout=0.0, batch_first=True), nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.head(self.encoder(x.transpose(1, 2).flatten(2)).mean(1))
+
+
+def attentive():
+    torch.manual_seed(0)
+    net = Attentive()
+    quantize_(net, "W4A4")
+    x, labels = torch.rand(16, 3, 8, 8), torch.randint(5, (16,))
+    net(x)
+    return net, x, labels
+
+
 def gradients(net, run, x, labels):
     net.zero_grad()
     loss = nn.functional.cross_entropy(run(x).float(), labels)
@@ -91,8 +111,8 @@ def _worker(rank, port, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     try:
-        for index, policy in enumerate(POLICIES):
-            net, x, labels = make(policy, norm=False)
+        for index, policy in enumerate([*POLICIES, "attention"]):
+            net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
             parallel = nn.parallel.DistributedDataParallel(net)
             mine = slice(8 * rank, 8 * rank + 8)
             _, found = gradients(net, parallel, x[mine], labels[mine])
@@ -106,8 +126,8 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
-    for index, policy in enumerate(POLICIES):
-        net, x, labels = make(policy, norm=False)
+    for index, policy in enumerate([*POLICIES, "attention"]):
+        net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
         _, expected = gradients(net, net, x, labels)
         for rank in range(2):
             found = torch.load(tmp_path / f"{index}-{rank}.pt", weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ import lobit
 from lobit import nn as lnn
 from lobit.errors import ConfigError
 from lobit.optim import Bop, blocks, with_bop
+from lobit.training import QuantizationSchedule
 from tests.devices import DEVICES
 
 
@@ -119,6 +121,33 @@ def test_a_schedule_moves_gamma_and_the_rate_together():
     steps(model, both, 3, torch.optim.lr_scheduler.StepLR(both, 1, gamma=0.5))
     assert both.optimizers[0].param_groups[0]["lr"] == 0.0625
     assert {group["lr"] for group in both.optimizers[1].param_groups} == {0.01 / 8, 0.001 / 8}
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [
+        (lambda: lnn.Linear(4, 3, weight_quantizer={"name": "linear", "bits": 1}), "0.weight"),
+        (lambda: lnn.LSTM(4, 3, weight_quantizer={"name": "linear", "bits": 1}), "0.weight_ih_l0"),
+    ],
+)
+@pytest.mark.parametrize(("until", "now"), [({2: "float"}, "in float"), ({1: "W1A1", 2: "W4A4"}, "of 4 bits")])
+def test_a_schedule_that_gives_the_signs_other_bits_is_refused_in_a_loop_of_ones_own(layer, name, until, now):
+    model = nn.Sequential(layer(), lnn.BatchNorm1d(3))
+    both, schedule = with_bop(model, torch.optim.Adam), QuantizationSchedule(model, until)
+    for time, refused in enumerate([now == "in float", True, False]):
+        schedule.advance(time)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        before = [parameter.detach().clone() for parameter in model.parameters()]
+        if not refused:
+            both.step()
+            continue
+        with pytest.raises(ConfigError, match=rf"{name}' is {now} at this time, as a schedule of bits sets it; leave weights out"):
+            both.step()
+        assert all(torch.equal(parameter, old) for parameter, old in zip(model.parameters(), before, strict=True))
+    copied = copy.deepcopy(both)
+    assert not copied.optimizers[0]._quantizers
+    copied.step()
 
 
 def test_what_bop_is_not_for_is_refused():

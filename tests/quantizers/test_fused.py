@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lobit import _native
 from lobit.quantizers import fused
-from lobit.quantizers.straight_through import round_by_step, straight_through
+from lobit.quantizers.straight_through import round_by_step, slope_by_step, straight_through
 
 SIZES = st.sampled_from([8, 9, 15, 16, 17, 31, 33, 100, 2047, 2048, 2049, 16_383, 16_384, 16_385, 70_001])
 WINDOWS = [(-1.0, 1.0), (-math.inf, 0.5), (0.0, math.inf), (-3.0, -1.0)]
@@ -154,3 +154,46 @@ def test_kept_codes_come_back_times_their_scale_and_meet_gradients(rows, columns
     sums = fused.scale_back_(back, codes, scale)
     assert torch.equal(back, g * scale)
     assert ((sums.double() - expected).abs() <= 2e-6 * bound).all()
+
+
+@pytest.mark.parametrize("shape", [(2000,), (3, 50, 40)])
+def test_the_slope_by_the_step_is_what_the_backward_pass_multiplies_with(shape, monkeypatch):
+    x, step = torch.randn(shape), torch.tensor(0.4, requires_grad=True)
+    slopes = []
+    for _ in range(2):
+        slopes.append(slope_by_step(x, step, -2, 1))
+        monkeypatch.setattr(fused, "usable", lambda _: False)
+    assert torch.equal(*slopes)
+    g = torch.randn(shape)
+    (expected,) = torch.autograd.grad(round_by_step(x, step, -2, 1), step, g)
+    torch.testing.assert_close((slopes[0].double() * g.double()).sum().float(), expected, rtol=1e-4, atol=1e-4)
+    assert not slopes[0].requires_grad
+
+
+@settings(max_examples=25)
+@given(
+    images=st.integers(1, 3), channels=st.integers(1, 40), height=st.integers(1, 9), width=st.integers(1, 19), seed=st.integers(0, 99),
+    above=st.integers(0, 2), before=st.integers(0, 3), lo=st.sampled_from([-128, -2, -1, 0]),
+)  # fmt: skip
+def test_images_become_bytes_in_a_border_and_sums_become_planes(images, channels, height, width, seed, above, before, lo):
+    if channels * height * width < 8:
+        return
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(lo, 2, (images, channels, height, width), generator=generator).float()
+    found = fused.to_pixels(x, lo, 1, -lo, (above, before))
+    assert torch.equal(found, torch.nn.functional.pad(x - lo, [before, before, above, above], value=-lo).to(torch.uint8))
+    offset, scale, bias = torch.randint(-9, 9, (channels,), generator=generator).float(), *torch.randn(2, channels, generator=generator)
+    y = x.contiguous(memory_format=torch.channels_last)
+    for o, s, b in ((offset, scale, bias), (None, scale[:1], None), (offset, None, bias)):
+        expected = y if o is None else y - o[:, None, None]
+        expected = expected if s is None else expected * s[:, None, None]
+        expected = expected if b is None else expected + b[:, None, None]
+        planes = torch.empty(y.shape)
+        fused.to_planes(y, o, s, b, planes)
+        assert torch.equal(planes, expected)
+    for value in (float("nan"), 0.5, 2.0, lo - 1.0, float("inf"), -float("inf")):
+        spoilt = x.clone()
+        spoilt.view(-1)[torch.randint(x.numel(), (1,), generator=generator)] = value
+        assert fused.to_pixels(spoilt, lo, 1, -lo, (above, before)) is None
+        assert fused.to_bytes(spoilt, lo, 1, torch.int8) is None
+    assert torch.equal(fused.to_bytes(x, lo, 1, torch.int8), x.to(torch.int8))

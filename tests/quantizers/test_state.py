@@ -309,3 +309,11 @@ def test_only_true_and_false_are_flags(role, name, setting, value):
     with pytest.raises(ConfigError, match=rf"{setting} .*True.*False.* not {value!r}"):
         Q.get({"name": name, "bits": bits, setting: value}, role)
     assert Q.get({"name": name, "bits": bits, setting: False}, role)
+
+
+def test_learned_steps_of_weights_that_belong_to_no_layer_yet_say_so():
+    quantizer, weight = Q.LSQWeights(2), torch.randn(6, 4)
+    with pytest.raises(ConfigError, match=r"does not know how many channels.*attach\(weight\) first"):
+        quantizer(weight)
+    quantizer.attach(weight)
+    assert quantizer(weight).scale.shape == (6, 1)

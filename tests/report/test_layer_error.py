@@ -222,3 +222,43 @@ def test_every_kind_of_convolution_has_an_error_and_an_embedding_has_none():
     index = torch.arange(5)
     table(index)
     assert [row.name for row in layer_errors(table, index)] == ["1"]
+
+
+class Enlarging(nn.Module):
+    """A transposed convolution that is asked for a size, and is called by keyword or not."""
+
+    def __init__(self, kind, size, named):
+        super().__init__()
+        lsq = {"name": "lsq", "bits": 2}
+        self.up = kind(4, 6, 3, stride=3, groups=2, weight_quantizer=lsq, input_quantizer=lsq)
+        self.size, self.named = size, named
+
+    def forward(self, x):
+        return self.up(input=x, output_size=self.size) if self.named else self.up(x, self.size)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        (lnn.ConvTranspose1d, [None, [17], [16]]),
+        (lnn.ConvTranspose2d, [None, [15, 17], [16, 16]]),
+        (lnn.ConvTranspose3d, [[16, 15, 17]]),
+    ],
+)
+def test_a_transposed_convolution_is_measured_at_the_size_that_it_is_asked_for(kind, sizes, named):
+    torch.manual_seed(0)
+    axes = len(kind(1, 1, 1).kernel_size)
+    x, labels = torch.randn(6, 4, *[5] * axes), torch.arange(6)
+    for size in sizes:
+        net = Enlarging(kind, size, named)
+        net(x)
+        [row] = layer_errors(net, x, labels)
+        plain = getattr(nn, kind.__name__)(4, 6, 3, stride=3, groups=2)
+        with torch.no_grad():
+            plain.weight.copy_(net.up.weight)
+            plain.bias.copy_(net.up.bias)
+            y, q = (part(x, size).movedim(1, 0).flatten(1).double().numpy() for part in (plain, net.eval().up))
+        assert row.channels == 6
+        assert row.both == pytest.approx(np.mean([numpy_unexplained(y[c], q[c]) for c in range(6)]), abs=1e-6)
+        assert row.gain.samples == 6

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from lobit.bits import CodeType
+from lobit.format import Constant
+from lobit.nn.resize import axes_of
 from lobit.report.floatnet import float_net
 from lobit.report.peers import peers
 from lobit.runtime import Session
@@ -105,6 +107,33 @@ def rows():
     return net, f
 
 
+def resized():
+    """Codes of nearest pixels, by a ratio and by any table; floats mixed in both of the usual ways and by any table."""
+    net = Net(8, x=(3, 4, 5))
+    x = net.chain("x", ("mul", 2.0), code=CodeType("signed", 8), zero=1)
+    s = net.conv(net.resize(usual(net, x, (8, 15), "nearest"), 6, 7, False), net.weight(SIGN, 4, 3, 3, 3))
+    f = net.chain(s, "to_float", ("add", 1.0))
+    half, corners = usual(net, f, (9, 7), "bilinear"), usual(net, f, (6, 11), "bilinear", True)
+    net.node("flatten", (net.resize(half, 5, 6, True),))
+    return net, corners
+
+
+def usual(net, x, size, mode, corners=None):
+    axes = axes_of(net.kind(x).shape[1:], size, None, mode, corners)
+    tables = {}
+    for (places, shares), role, weights in zip(axes, ("rows", "columns"), ("row_weights", "column_weights"), strict=True):
+        tables[role] = Constant.from_array(places.int().numpy())
+        if shares is not None:
+            tables[weights] = Constant.from_array(shares.numpy())
+    return net.node("resize2d", (x,), {}, **tables)
+
+
+def test_the_usual_ways_are_known_to_their_libraries():
+    net, _ = resized()
+    ways = [op.attrs["way"] for op in float_net(net.graph(*[node.output for node in net.nodes])).ops if op.op == "resize2d"]
+    assert ways == ["nearest", None, "bilinear", "corners", None]
+
+
 CASES = {
     "mlp": one_bit_mlp,
     "convnet": one_bit_convnet,
@@ -113,6 +142,7 @@ CASES = {
     "padded": padded,
     "joined": joined,
     "rows": rows,
+    "resized": resized,
 }
 
 

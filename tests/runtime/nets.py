@@ -100,6 +100,18 @@ class Net:
     def pad(self, x: str, padding: Any, value: float) -> str:
         return self.node("pad2d", (x,), {"padding": list(padding), "value": value})
 
+    def resize(self, x: str, height: int, width: int, mixed: bool) -> str:
+        """Random rows and columns in any order; shares of a mix are often 0 or 1."""
+        _, *size = self.kind(x).shape
+        before = size if len(size) == 2 else [1, *size]
+        tables = {}
+        for role, weights, old, new in zip(("rows", "columns"), ("row_weights", "column_weights"), before, (height, width), strict=True):
+            tables[role] = Constant.from_array(self.rng.integers(0, old, new).astype(np.int32))
+            if mixed:
+                shares = np.clip(self.rng.normal(0.5, 0.5, new), 0, 1)
+                tables[weights] = Constant.from_array(shares.astype(np.float32))
+        return self.node("resize2d", (x,), {}, **tables)
+
     def data(self, batch: int, name: str = "x", scale: float = 1.0) -> np.ndarray[Any, Any]:
         """Random input floats, some of them exactly halfway between integers."""
         x = self.rng.normal(scale=scale, size=(batch, *self.inputs[name]))

@@ -146,6 +146,16 @@ def pad2d(graph: Graph, node: Node, x: Array) -> Array:
     return np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=node.attrs["value"])
 
 
+def resize2d(graph: Graph, node: Node, x: Array) -> Array:
+    rows, columns = _data(graph, node, "rows"), _data(graph, node, "columns")
+    if "row_weights" not in node.constants:
+        return x[:, :, rows][..., columns]
+    down, right = _data(graph, node, "row_weights").reshape(-1, 1), _data(graph, node, "column_weights")
+    below, beside = np.minimum(rows + 1, x.shape[2] - 1), np.minimum(columns + 1, x.shape[3] - 1)
+    x = x[:, :, rows] + down * (x[:, :, below] - x[:, :, rows])
+    return x[..., columns] + right * (x[..., beside] - x[..., columns])
+
+
 def _of_rows(meaning: Any) -> Any:
     """An operator on images, for (N, C, L) too: images of one row."""
 
@@ -165,6 +175,7 @@ MEANING = {
     "max_pool2d": _of_rows(max_pool2d),
     "avg_pool2d": _of_rows(avg_pool2d),
     "pad2d": _of_rows(pad2d),
+    "resize2d": _of_rows(resize2d),
     "add": lambda graph, node, a, b: a + b,
     "concat": lambda graph, node, *x: np.concatenate(x, axis=1),
     "flatten": lambda graph, node, x: x.reshape(len(x), math.prod(x.shape[1:])),

@@ -22,9 +22,9 @@ def grow(draw: Any, net: Net, x: str) -> str:
     kind = net.kind(x)
     image = len(kind.shape) > 1
     options = {
-        "f32": ["codes", "codes", "chain", "add", "concat"] + (["avg_pool", "max_pool", "flatten", "pad"] if image else []),
+        "f32": ["codes", "codes", "chain", "add", "concat"] + (["avg_pool", "max_pool", "flatten", "pad", "resize"] if image else []),
         "i32": ["threshold", "threshold", "dequantize", "requantize"] + (["max_pool", "flatten"] if image else []),
-        "codes": ["product", "product", "product", "dequantize", "concat"] + (["max_pool", "flatten", "pad"] if image else []),
+        "codes": ["product", "product", "product", "dequantize", "concat"] + (["max_pool", "flatten", "pad", "resize"] if image else []),
     }[kind.kind]
     match draw(st.sampled_from(options)):
         case "codes":
@@ -60,6 +60,9 @@ def grow(draw: Any, net: Net, x: str) -> str:
             rows = len(kind.shape) - 2
             padding = [draw(st.integers(0, 2 * side)) for side in (rows, 1, rows, 1)]
             return net.pad(x, padding, draw(st.sampled_from(kind.code.levels)) if kind.code else draw(st.sampled_from([0.0, -0.0, 1.5])))
+        case "resize":
+            height = draw(st.integers(1, 7)) if len(kind.shape) == 3 else 1
+            return net.resize(x, height, draw(st.integers(1, 7)), mixed=kind.code is None and draw(st.booleans()))
         case "product":
             return product(draw, net, x)
     return x

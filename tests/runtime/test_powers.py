@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,34 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lobit.bits import CodeType
-from lobit.capture.passes.arithmetic import to_codes
 from lobit.format import Graph
 from lobit.runtime import Session, isas
 from tests.runtime.agree import SETTINGS, assert_agrees
 from tests.runtime.nets import WEIGHT_CODES, Net
-
-CODES = [CodeType("log2", bits) for bits in (2, 3, 4)]
-ROOT = float(np.float32(math.sqrt(2)))
-
-
-def expected(x: float, code: CodeType) -> int:
-    """The definition, with Python's frexp."""
-    if math.isnan(x):
-        return code.lo
-    if math.isinf(x):
-        return code.hi if x > 0 else code.lo
-    half, exponent = math.frexp(abs(x))  # |x| = (2 half) * 2^(exponent - 1)
-    exponent = exponent - 1 + (2 * half >= ROOT)
-    size = 0 if exponent < 0 or x == 0 else 2 ** min(exponent, 2 ** (code.bits - 1) - 2)
-    return int(math.copysign(size, x)) if size else 0
-
-
-def boundaries() -> np.ndarray[Any, Any]:
-    """Both sides of every power of two and of every root between two, zeros, subnormals, extremes."""
-    ends = [np.float32(2.0**e) for e in range(-149, 128)] + [np.float32(ROOT * 2.0**e) for e in range(-126, 127)]
-    around = [value for end in ends for value in (np.nextafter(end, np.float32(0)), end, np.nextafter(end, np.float32(np.inf)))]
-    x = np.float32([0.0, *around, np.finfo(np.float32).max])
-    return np.concatenate([x, -x])
+from tests.runtime.powers import CODES, boundaries, expected
 
 
 @pytest.mark.parametrize("code", CODES, ids=str)
@@ -50,7 +26,6 @@ def test_every_boundary_is_rounded_as_defined_on_every_instruction_set(code: Cod
     net.codes("x", code)
     for isa in isas():
         assert Session(net.graph(), isa=isa)(x[None])[0].tolist() == wanted
-    assert to_codes(x, code, 0).tolist() == wanted
 
 
 @settings(max_examples=50)
@@ -63,7 +38,6 @@ def test_any_float_is_rounded_as_defined(bits: list[int]) -> None:
         net.codes("x", code)
         wanted = [expected(float(value), code) for value in x]
         assert all(Session(net.graph(), isa=isa)(x[None])[0].tolist() == wanted for isa in isas())
-        assert to_codes(x, code, 0).tolist() == wanted
 
 
 def test_nan_has_the_lowest_code_and_infinity_the_last() -> None:

@@ -183,6 +183,10 @@ class Builder:
             sides = self.rng.integers(0, 3, 4) * ([1, 1, 1, 1] if len(shape) == 3 else [0, 1, 0, 1])
             value = pick(self.rng, kind.code.levels) if kind is not None and kind.code else float(self.rng.normal())
             return self.net.pad(self.at, sides.tolist(), value)
+        if len(shape) > 1 and kind is not None and self.rng.random() < 0.5:
+            height, width = self.rng.integers(1, 9, 2)
+            mixed = kind.kind == "f32" and self.rng.random() < 0.6
+            return self.net.resize(self.at, int(height) if len(shape) == 3 else 1, int(width), mixed)
         if kind is None:
             return None
         alike = [name for name in self.made if replace(self.net.kind(name), shape=(shape[0], *self.net.kind(name).shape[1:])) == kind]

@@ -18,6 +18,8 @@ import traceback
 from dataclasses import replace
 from pathlib import Path
 
+from tests import warm
+
 STAGES = ("created", "half", "whole", "renamed")
 WRITES = "writes.txt"
 """Where a command leaves the names of the files it wrote, in order."""
@@ -124,16 +126,13 @@ def prepare():
     import torch
     from torch import nn
 
-    import lobit.capture
-    import lobit.cli.app
     import lobit.training.run as run
     from lobit import nn as lnn
     from lobit.data import load_data
     from lobit.models import register
     from lobit.quantizers import LSQ, CodeDropout, LSQWeights, MagnitudeSign, StochasticSign
 
-    torch.set_num_threads(1)
-    assert lobit.capture.export
+    warm.prepare()
     digits = load_data("digits")
     few = replace(
         digits,

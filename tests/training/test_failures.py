@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from io import StringIO
@@ -25,8 +21,7 @@ from lobit.training import build_model, load_model, train
 from lobit.training.module import TrainingModule, learning_rate
 from lobit.training.progress import ShowProgress
 from tests.training.test_training import tiny
-
-ROOT = Path(__file__).parents[2]
+from tests.warm import python, start
 
 
 def recipe_file(folder, **changes):
@@ -35,23 +30,11 @@ def recipe_file(folder, **changes):
     return path
 
 
-def shell(*arguments, cwd, **settings):
-    return subprocess.Popen(
-        [sys.executable, "-m", "lobit", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **settings,
-    )
-
-
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_run_that_is_told_to_stop_says_so_and_goes_on_later(tmp_path, number, status):
     recipe_file(tmp_path, epochs=1000)
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    running = shell("train", "tiny.yaml", "--out", "run", cwd=tmp_path)
+    running = start("train", "tiny.yaml", "--out", "run", cwd=tmp_path)
     give_up = time.monotonic() + 120
     while not last.exists() and running.poll() is None and time.monotonic() < give_up:
         time.sleep(0.05)
@@ -63,7 +46,7 @@ def test_a_run_that_is_told_to_stop_says_so_and_goes_on_later(tmp_path, number, 
         assert "interrupted; go on with: lobit train tiny.yaml --out run --resume" in told
     assert not (tmp_path / "run" / "result.json").exists()
     done = len(torch.load(last, weights_only=True)["lobit"]["history"])
-    again = shell("train", "tiny.yaml", "--out", "run", "--resume", "--epochs", done + 1, cwd=tmp_path)
+    again = start("train", "tiny.yaml", "--out", "run", "--resume", "--epochs", done + 1, "--no-report", cwd=tmp_path)
     out, told = again.communicate(timeout=120)
     assert again.returncode == 0, told
     assert "test accuracy" in out
@@ -75,12 +58,12 @@ def test_a_run_that_is_told_to_stop_says_so_and_goes_on_later(tmp_path, number, 
 def test_a_full_disk_is_one_error(tmp_path, command, left):
     """A limit on the size of files stands in for the disk: large enough for a recipe, too small for a checkpoint."""
     recipe_file(tmp_path)
-    full = shell(*command, cwd=tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
-    _, told = full.communicate(timeout=120)
-    assert full.returncode == 2, told
-    assert "cannot write to" in told
-    assert "File too large" in told
-    assert "Traceback" not in told
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))"
+    full = python(f"{limited}\nimport sys; sys.argv = ['lobit', *{command}]\nfrom lobit.cli import main; main()", cwd=tmp_path)
+    assert full.returncode == 2, full.stderr
+    assert "cannot write to" in full.stderr
+    assert "File too large" in full.stderr
+    assert "Traceback" not in full.stderr
     assert not list(tmp_path.rglob("*.ckpt"))
     assert not list(tmp_path.rglob("*.lobit*"))
     assert left <= {path.name for path in (tmp_path / "small").iterdir()}

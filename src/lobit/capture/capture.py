@@ -69,6 +69,8 @@ def _emit(builder: GraphBuilder, traced: Traced, codes: dict[str, list[str]], in
             return _outputs(node, values)
         elif str(node.target) == "lobit.layer.default":
             x, path = node.args
+            if not path:
+                raise ExportError("the model is one layer by itself, which has no name in a file; wrap it: torch.nn.Sequential(layer)")
             if x not in values:
                 raise ExportError(f"layer {path!r} works on a constant, not on the model's input")
             before = len(builder.nodes)

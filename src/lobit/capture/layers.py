@@ -14,6 +14,7 @@ from lobit import nn as lnn
 from lobit.bits import FLOAT_BITS, Alphabet, Bits, CodeType
 from lobit.capture.builder import ChainStep, GraphBuilder, Value
 from lobit.capture.opaque import layer_class
+from lobit.capture.resize import resize
 from lobit.capture.windows import adaptive_pool_attrs, avg_pool_attrs, conv_attrs, lifted
 from lobit.errors import ConfigError, ExportError
 from lobit.format import Constant
@@ -213,6 +214,12 @@ def _pool(builder: GraphBuilder, path: str, x: Value, shape: tuple[int, ...], at
     return y
 
 
+def _resize(builder: GraphBuilder, path: str, layer: lnn.Upsample, x: Value, shape: tuple[int, ...]) -> Value:
+    y = resize(builder, path, x, shape, layer.axes(shape[1:], x.shape[1:]))
+    builder.layer(y.name, "resize2d", "", x, None)
+    return y
+
+
 def floats(tensor: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
     """A float32 copy of a tensor, or one value of a tensor without axes."""
     array = tensor.detach().to(torch.float32).cpu().contiguous().numpy().copy()
@@ -255,4 +262,5 @@ LAYERS: dict[type[nn.Module], Emit] = {
     lnn.AdaptiveAvgPool1d: _adaptive_avg_pool,
     lnn.AdaptiveAvgPool2d: _adaptive_avg_pool,
     lnn.GlobalAvgPool2d: _global_avg_pool,
+    lnn.Upsample: _resize,
 }

@@ -37,6 +37,10 @@ def _adaptive_shape(layer: Any, x: Tensor) -> Tensor:
     return pool(x, layer.output_size)
 
 
+def _resize_shape(layer: lnn.Upsample, x: Tensor) -> Tensor:
+    return nn.Upsample.forward(layer, x)
+
+
 def _global_shape(layer: nn.Module, x: Tensor) -> Tensor:
     return x.new_empty(x.shape[:-2])
 
@@ -59,6 +63,7 @@ OPAQUE: dict[type[nn.Module], Shape] = {
     lnn.AdaptiveAvgPool1d: _adaptive_shape,
     lnn.AdaptiveAvgPool2d: _adaptive_shape,
     lnn.GlobalAvgPool2d: _global_shape,
+    lnn.Upsample: _resize_shape,
 }
 """The classes that stay whole, with the operation of PyTorch that has their output shape."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from lobit.capture import pools
+from lobit.capture import pools, resize
 from lobit.capture.builder import GraphBuilder, Value
 from lobit.capture.layers import check_rank, elements, float_product, floats
 from lobit.capture.use import Use, module_path, result, where
@@ -219,6 +219,7 @@ OPERATORS: dict[str, Callable[[Use], Value]] = {
     "aten.pad.default": _pad,
     "aten.constant_pad_nd.default": _pad,
     **dict.fromkeys(("aten.max_pool1d.default", "aten.max_pool2d.default"), pools.max_pool),
+    **resize.OPERATORS,
     **dict.fromkeys(("aten.avg_pool1d.default", "aten.avg_pool2d.default"), pools.avg_pool),
     **dict.fromkeys(("aten.adaptive_avg_pool1d.default", "aten.adaptive_avg_pool2d.default"), pools.adaptive_avg_pool),
     **dict.fromkeys(("aten.adaptive_max_pool1d.default", "aten.adaptive_max_pool2d.default"), pools.adaptive_max_pool),

@@ -13,6 +13,7 @@ _VOLUME = "values have at most two axes behind the channels; use the layer of on
 _TRANSPOSED = "convolutions are Conv1d and Conv2d, not transposed; enlarge the image outside the exported model, or make more channels of it in a convolution"
 _LOOKUP = "inputs are float32, not indices; look rows up outside the exported model and give it what they hold"
 _RECURRENT = "recurrent layers do not export yet; a packed file holds no operator that keeps a state from step to step. Run the model in PyTorch, where its eval is exact"
+_ATTENTION = "attention multiplies two computed values, for which a packed file holds no operator yet; run the model in PyTorch, or export the part without attention"
 REFUSED: dict[str, str] = {
     "Conv3d": _VOLUME,
     "BatchNorm3d": _VOLUME,
@@ -22,6 +23,7 @@ REFUSED: dict[str, str] = {
     "ConvTranspose2d": _TRANSPOSED,
     "ConvTranspose3d": _TRANSPOSED,
     "Embedding": _LOOKUP,
+    **dict.fromkeys(("MultiheadAttention", "TransformerEncoderLayer"), _ATTENTION),
     **dict.fromkeys(("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"), _RECURRENT),
 }
 """Why, by the name of the class in torch.nn and lobit.nn."""

@@ -15,7 +15,7 @@ from lobit.convert.file import is_file, read_policy
 from lobit.convert.report import QuantizeReport, Row
 from lobit.convert.rules import Pattern, Policy, Rules, rules
 from lobit.convert.settings import Setting
-from lobit.convert.table import BYPASS, Becomes, becomes, is_ours, why_not
+from lobit.convert.table import BYPASS, Becomes, becomes, bypasses, is_ours, why_not
 from lobit.errors import ConfigError
 
 
@@ -84,10 +84,10 @@ def quantize_(
     """
     found = _rules(bits, first, last, skip)
     modules = _checked(model)
-    bypassed = {id(part) for module in modules.values() if isinstance(module, BYPASS) for part in module.modules()}
+    bypassed = {id(part) for module in modules.values() if bypasses(module) for part in module.modules()}
     entries = {path: entry for path, module in modules.items() if (entry := becomes(module)) is not None}
     products = [path for path, entry in entries.items() if entry.roles and not _obstacle(modules[path], entry, bypassed)]
-    if "" in entries:
+    if "" in entries and entries[""].cls is not type(model):
         raise ConfigError(f"a bare {type(model).__name__} cannot be replaced in place; wrap it: torch.nn.Sequential(layer)")
     settings = found.choose(modules, products)
     made: dict[str, nn.Module] = {}
@@ -120,15 +120,20 @@ def _rules(bits: Policy, first: Policy, last: Policy, skip: Sequence[Pattern] | 
 
 
 def _checked(model: nn.Module) -> dict[str, nn.Module]:
-    """The modules by path, once the model is known to be one that can be quantized."""
+    """The modules by path, but for the parts of whole layers, once the model is known to be one that can be quantized."""
     if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
         raise ConfigError(f"model must be a torch.nn.Module that is not scripted, not {type(model).__name__}")
     modules = dict(model.named_modules())
+    entries = {id(module): becomes(module) for module in modules.values()}
+    whole = [module for module in modules.values() if (entry := entries[id(module)]) is not None and entry.whole]
+    parts = {id(part) for module in whole for part in module.modules() if part is not module}
+    modules = {path: module for path, module in modules.items() if id(module) not in parts}
     for path, module in modules.items():
         if isinstance(module, nn.modules.lazy.LazyModuleMixin):
             raise ConfigError(f"layer {path!r} has no weights yet; run one batch through the model first")
-        entry = becomes(module)
-        half = {p.dtype for p in module.parameters(recurse=False)} & {torch.float16, torch.bfloat16} if entry and entry.roles else set()
+        entry = entries[id(module)]
+        own = module.parameters(recurse=entry.whole) if entry is not None and entry.roles else ()
+        half = {p.dtype for p in own} & {torch.float16, torch.bfloat16}
         if half:
             raise ConfigError(f"layer {path!r} has {half.pop()} weights; call model.float() first and train with torch.autocast")
         if is_ours(module) and getattr(module, "is_quantized", False):
@@ -185,7 +190,9 @@ def _replace(
 def _install(model: nn.Module, modules: Mapping[str, nn.Module], made: Mapping[str, nn.Module]) -> None:
     """Put new modules wherever the old ones stand; a module that stands in several places stays one."""
     by_old = {id(modules[path]): new for path, new in made.items()}
-    for parent in list(modules.values()):
+    for parent in [*modules.values(), *made.values()]:
         for name, child in list(parent._modules.items()):
             if id(child) in by_old:
                 parent._modules[name] = by_old[id(child)]
+    if "" in made:  # of the model's own class, with other settings
+        vars(model).update(vars(made[""]))

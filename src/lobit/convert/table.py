@@ -9,6 +9,9 @@ from typing import Any
 from torch import nn
 
 from lobit import nn as lnn
+from lobit.errors import ConfigError
+from lobit.nn.attention import linear_of
+from lobit.nn.resize import check_mode
 from lobit.quantizers.base import Role
 
 ALL: tuple[Role, ...] = ("weights", "activations", "gradients")
@@ -45,6 +48,8 @@ class Becomes:
         Given the module, why it must stay; empty where nothing stands in the way.
     make : callable
         Given the module and ``cls``, the new module; by default one that shares everything with the old. It may refuse with a `ConfigError`.
+    whole : bool
+        Whether modules within it are parts of it, which have no policy and no row of their own.
     """
 
     cls: type[nn.Module]
@@ -53,6 +58,7 @@ class Becomes:
     named: bool = False
     obstacle: Callable[[Any], str] = _none
     make: Callable[[Any, type[nn.Module]], nn.Module] = share
+    whole: bool = False
 
 
 def _computed(module: nn.Module) -> str:
@@ -84,13 +90,42 @@ def _recurrent(module: Any) -> str:
     return "" if names else "its weights are computed from other parameters, as weight_norm does; remove that first"
 
 
+def _attention(module: Any) -> str:
+    names = ["in_proj_weight"] if module._qkv_same_embed_dim else ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    if any(not isinstance(module._parameters.get(name), nn.Parameter) for name in names):
+        return "its weights are computed from other parameters, as weight_norm does; remove that first"
+    if type(module.out_proj) not in (nn.modules.linear.NonDynamicallyQuantizableLinear, nn.Linear, lnn.Linear):
+        return f"its out_proj is a {type(module.out_proj).__name__}, which may compute something else"
+    return _computed(module.out_proj)
+
+
+def _with_linear(old: Any, cls: type[nn.Module]) -> nn.Module:
+    new = share(old, cls)
+    new.out_proj = linear_of(old.out_proj)
+    return new
+
+
+def _without_nesting(old: Any, cls: type[nn.Module]) -> nn.Module:
+    new = share(old, cls)
+    new.use_nested_tensor = False  # type: ignore[assignment]  # a bool, of torch.nn.TransformerEncoder
+    return new
+
+
 def _avg_pool(old: Any, cls: type[nn.Module]) -> nn.Module:
     settings = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
     cls(**{name: getattr(old, name) for name in settings if hasattr(old, name)})  # refuses settings that it cannot have
     return share(old, cls)
 
 
-_NORM, _POOL = "eval in two exact steps", "one order of summation"
+def _upsample(module: nn.Upsample) -> str:
+    try:
+        check_mode(module.mode)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+_NORM, _POOL, _RESIZE = "eval in two exact steps", "one order of summation", "one order of operations in eval"
 
 TABLE: dict[type[nn.Module], Becomes] = {
     nn.Linear: Becomes(lnn.Linear, ALL, obstacle=_computed),
@@ -107,6 +142,9 @@ TABLE: dict[type[nn.Module], Becomes] = {
     nn.RNNCell: Becomes(lnn.RNNCell, ALL, obstacle=_recurrent),
     nn.LSTMCell: Becomes(lnn.LSTMCell, ALL, obstacle=_recurrent),
     nn.GRUCell: Becomes(lnn.GRUCell, ALL, obstacle=_recurrent),
+    nn.MultiheadAttention: Becomes(lnn.MultiheadAttention, ALL, obstacle=_attention, make=_with_linear, whole=True),
+    nn.TransformerEncoderLayer: Becomes(lnn.TransformerEncoderLayer, note="its layers run in eval too, past no fast path"),
+    nn.TransformerEncoder: Becomes(nn.TransformerEncoder, note="no nested tensors, which only the fast path takes", make=_without_nesting),
     nn.BatchNorm1d: Becomes(lnn.BatchNorm1d, note=_NORM, obstacle=_batch_norm),
     nn.BatchNorm2d: Becomes(lnn.BatchNorm2d, note=_NORM, obstacle=_batch_norm),
     nn.BatchNorm3d: Becomes(lnn.BatchNorm3d, note=_NORM, obstacle=_batch_norm),
@@ -116,11 +154,14 @@ TABLE: dict[type[nn.Module], Becomes] = {
     nn.AdaptiveAvgPool1d: Becomes(lnn.AdaptiveAvgPool1d, note=_POOL),
     nn.AdaptiveAvgPool2d: Becomes(lnn.AdaptiveAvgPool2d, note=_POOL),
     nn.AdaptiveAvgPool3d: Becomes(lnn.AdaptiveAvgPool3d, note=_POOL),
+    nn.Upsample: Becomes(lnn.Upsample, note=_RESIZE, obstacle=_upsample),
+    nn.UpsamplingNearest2d: Becomes(lnn.UpsamplingNearest2d, note=_RESIZE),
+    nn.UpsamplingBilinear2d: Becomes(lnn.UpsamplingBilinear2d, note=_RESIZE),
 }
 """Classes as they are; their subclasses may compute something else and are left."""
 
 BYPASS: tuple[type[nn.Module], ...] = (nn.TransformerEncoderLayer,)
-"""Modules that in eval read the weights of their Linear layers themselves, past any quantizer."""
+"""Modules whose subclasses in eval read the weights of the layers in them themselves, past any quantizer."""
 
 
 BESIDE = (lnn.ShiftBatchNorm1d, lnn.ShiftBatchNorm2d)
@@ -131,6 +172,11 @@ def becomes(module: nn.Module) -> Becomes | None:
     """The table's entry of a module; that of a quantizable layer which is lobit's already, too."""
     kind = type(module)
     return TABLE.get(kind) or next((entry for entry in TABLE.values() if entry.roles and entry.cls is kind), None)
+
+
+def bypasses(module: nn.Module) -> bool:
+    """Whether a module may read the weights of the layers in it past them: those classes' subclasses, which nothing replaces."""
+    return isinstance(module, BYPASS) and becomes(module) is None and not is_ours(module)
 
 
 def is_ours(module: nn.Module) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.format.geometry import Window, flatten_shape, image_size, window_of
+from lobit.format.geometry import MAX_EXTENT, Window, flatten_shape, image_size, window_of
 from lobit.format.graph import Constant, Step, ValueType
 from lobit.format.table import BINARY_STEPS, MAX_INPUTS, MAX_STEPS, MAX_SUM, MAX_VALUES, OPERATORS, UNARY_STEPS, Call, operator
 
@@ -248,6 +248,31 @@ def _flatten(call: Call) -> ValueType:
     x = call.inputs[0]
     _size(call)
     return replace(x, shape=flatten_shape(x.shape))
+
+
+@operator("resize2d", 1, (), ("rows", "columns"), ("row_weights", "column_weights"))
+def _resize2d(call: Call) -> ValueType:
+    mixes = "row_weights" in call.constants
+    x = _kind_in(call, "f32") if mixes else _kind_in(call, "f32", "codes")
+    if mixes != ("column_weights" in call.constants):
+        raise call.fail("row_weights and column_weights go together; give both for a mix of neighbours, none for nearest pixels")
+    size = _size(call)
+    height, width = (_table(call, *names, mixes) for names in (("rows", "row_weights", size[0]), ("columns", "column_weights", size[1])))
+    if x.shape[0] * height * width > MAX_VALUES:
+        raise call.fail(f"its image {height, width} is beyond 2^28 values")
+    return replace(x, shape=_image(call, x.shape[0], (height, width)))
+
+
+def _table(call: Call, role: str, weights: str, size: int, mixes: bool) -> int:
+    """How many rows, or columns, a table of `resize2d` makes of ``size``."""
+    table = call.constant(role, "i32")
+    if len(table.shape) != 1 or not 1 <= table.shape[0] < MAX_EXTENT or not ((table.data >= 0) & (table.data < size)).all():
+        raise call.fail(f"{role} must be 1 to {MAX_EXTENT - 1} integers from 0 to {size - 1}; its shape is {table.shape}")
+    if mixes:
+        shares = call.constant(weights, "f32")
+        if shares.shape != table.shape or not ((shares.data >= 0) & (shares.data <= 1)).all():
+            raise call.fail(f"{weights} must be {table.shape[0]} floats from 0 to 1, one for each of {role}; its shape is {shares.shape}")
+    return table.shape[0]
 
 
 @operator("pad2d", 1, ("padding", "value"))

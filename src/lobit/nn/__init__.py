@@ -7,6 +7,7 @@ require("lobit.nn", "torch")
 from torch.nn import Flatten, Hardtanh, MaxPool2d, PReLU, ReLU
 
 from lobit.nn.activations import RPReLU
+from lobit.nn.attention import MultiheadAttention
 from lobit.nn.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from lobit.nn.conv import Conv1d, Conv2d, Conv3d
 from lobit.nn.conv_transpose import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
@@ -26,9 +27,12 @@ from lobit.nn.pooling import (
 from lobit.nn.quantized import QuantizedLayer
 from lobit.nn.recurrent import GRU, LSTM, RNN, RecurrentLayer
 from lobit.nn.recurrent_cells import GRUCell, LSTMCell, RecurrentCell, RNNCell
-from lobit.nn.recurrent_quantizers import QuantizedWeight, quantized_weights
+from lobit.nn.recurrent_quantizers import quantized_weights
 from lobit.nn.reestimation import reestimate_batch_norm
+from lobit.nn.resize import Upsample, UpsamplingBilinear2d, UpsamplingNearest2d
+from lobit.nn.several_products import QuantizedWeight
 from lobit.nn.shiftnorm import ShiftBatchNorm1d, ShiftBatchNorm2d
+from lobit.nn.transformer import TransformerEncoderLayer
 
 __all__ = [
     "GRU",
@@ -57,6 +61,7 @@ __all__ = [
     "LSTMCell",
     "Linear",
     "MaxPool2d",
+    "MultiheadAttention",
     "PReLU",
     "QuantizedLayer",
     "QuantizedWeight",
@@ -68,6 +73,10 @@ __all__ = [
     "ShiftBatchNorm1d",
     "ShiftBatchNorm2d",
     "SquaredHingeLoss",
+    "TransformerEncoderLayer",
+    "Upsample",
+    "UpsamplingBilinear2d",
+    "UpsamplingNearest2d",
     "match_batch_norm",
     "quantized_weights",
     "reestimate_batch_norm",

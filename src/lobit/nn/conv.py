@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lobit.errors import ConfigError
+from lobit.nn.integer_convolution import Convolution
 from lobit.nn.quantized import QuantizedLayer
-from lobit.nn.scaled_product import Convolution, Map
+from lobit.nn.scaled_product import Map
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 from lobit.quantizers.sign import ONE_BIT

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from lobit.errors import ShapeError
 from lobit.nn.conv import Size, check_padding_mode
+from lobit.nn.integer_convolution import Convolution
 from lobit.nn.quantized import QuantizedLayer
-from lobit.nn.scaled_product import Convolution, Map, swapped
+from lobit.nn.scaled_product import Map, swapped
 from lobit.quantizers import ActivationQuantizer, GradientQuantizer, WeightQuantizer, get
 from lobit.quantizers.registry import Identifier
 
@@ -81,9 +82,9 @@ class ConvTransposeLayer(QuantizedLayer):
             return super().forward(input, output_size)  # type: ignore[no-any-return]
         if output_size is None:
             return self.quantized_forward(input)
-        return self.quantized_forward(input, partial(self.product, output_padding=self._padding_for(input, output_size)))
+        return self.quantized_forward(input, partial(self.product, output_padding=self.padding_for(input, output_size)))
 
-    def _padding_for(self, x: Tensor, output_size: Sequence[int]) -> list[int]:
+    def padding_for(self, x: Tensor, output_size: Sequence[int]) -> list[int]:
         """The output padding that gives an output of this size.
 
         Raises

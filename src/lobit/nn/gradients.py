@@ -45,6 +45,11 @@ def product_with_quantized_gradient(product: Product, x: Tensor, weight: Tensor,
     return _Apart.apply(x, weight, product, quantizer)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def with_quantized_gradient(y: Tensor, quantizer: GradientQuantizer) -> Tensor:
+    """``y``, whose gradient is quantized before it goes on: for a product of two computed values, which has no weights that ``inputs_only`` could spare."""
+    return _Quantize.apply(y, quantizer) if y.requires_grad else y  # type: ignore[no-untyped-call]
+
+
 def _quantized(grad: Tensor, quantizer: GradientQuantizer) -> Tensor:
     return quantizer(grad).values().to(grad.dtype)
 

@@ -13,11 +13,10 @@ from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.gradients import Product, product_with_quantized_gradient
 from lobit.nn.grouped import check_groups, grouped_product
 from lobit.nn.holders import hold
-from lobit.nn.scaled_product import Map, kept_dtype, scaled_product
+from lobit.nn.integer_convolution import EXACT_IN_FLOAT32, Integers
+from lobit.nn.scaled_product import Map, Tangent, scaled_product
 from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, GroupedWeights, Quantized, WeightQuantizer
 from lobit.quantizers.base import wide
-
-EXACT_IN_FLOAT32 = 2**24
 
 
 class QuantizedLayer(nn.Module):
@@ -149,8 +148,11 @@ class QuantizedLayer(nn.Module):
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None
             if how is not None and self._keeps_codes(inputs):
-                kept = (_kept(self.input_quantizer), kept_dtype(*code_range(self.weight_quantizer)))
-                return scaled_product(inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, kept)
+                held = (integers(self.input_quantizer), integers(self.weight_quantizer))
+                tangent = None if how == "linear" else self._tangent(x, inputs)
+                return scaled_product(
+                    inputs.centred(), weight.codes, (inputs.scale * weight.scale).flatten(), self.bias, how, held, tangent
+                )
             y = self._sum(inputs.centred(), weight.codes, product) * self._scale(inputs.scale, weight.scale)
             if inputs.offset is not None:
                 shape = inputs.codes.shape
@@ -167,6 +169,13 @@ class QuantizedLayer(nn.Module):
         plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or self._observes
         plain = plain or torch.compiler.is_compiling()
         return self.training and torch.is_grad_enabled() and self.weight.dtype == torch.float32 and not plain
+
+    def _tangent(self, x: Tensor, inputs: Quantized) -> Tangent | None:
+        """How an input that has no gradient itself, as images have none, depends on its scale, where that learns."""
+        if x.requires_grad or not inputs.codes.requires_grad or not inputs.scale.requires_grad or self.input_quantizer is None:
+            return None
+        slope = self.input_quantizer.slope_in_scale(x, inputs.scale)
+        return None if slope is None else Tangent(inputs.scale, self.pad(slope))
 
     @property
     def _has_fractions(self) -> bool:
@@ -217,12 +226,11 @@ class QuantizedLayer(nn.Module):
                 quantizer.reset()
 
 
-def _kept(quantizer: ActivationQuantizer | None) -> torch.dtype:
-    """In which dtype a layer keeps its input's integers for the backward pass; bool where they are -1 and +1 alone, as no dropout leaves them."""
+def integers(quantizer: ActivationQuantizer | WeightQuantizer | None) -> Integers:
+    """The integers ``codes - zero`` of a quantizer; -1 and +1 alone where it has one bit of them, which dropout makes three."""
     lo, hi = code_range(quantizer)
-    dropped = isinstance(quantizer, CodeDropout)
     one_bit = (lo, hi) == (-1, 1) and quantizer is not None and quantizer.code_type.bits == 1
-    return torch.bool if one_bit and not dropped else kept_dtype(lo, hi)
+    return Integers(lo, hi, one_bit and not isinstance(quantizer, CodeDropout))
 
 
 def code_range(quantizer: ActivationQuantizer | WeightQuantizer | None) -> tuple[int, int]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,40 +13,27 @@ from torch import Tensor, nn
 from lobit.bits import Alphabet
 from lobit.errors import ConfigError
 from lobit.nn.bptt import recur, run, uniform
-from lobit.nn.cache import KeptCodes, codes_of
-from lobit.nn.grouped import check_groups
-from lobit.nn.holders import hold
-from lobit.nn.quantized import EXACT_IN_FLOAT32, QuantizedLayer, code_range
+from lobit.nn.quantized import QuantizedLayer, integers
 from lobit.nn.recurrence import Kind, Operands, Result, Steps, offset_term, times, walk
-from lobit.nn.scaled_product import kept_dtype
+from lobit.nn.several_products import AS_INPUT, QuantizedWeight, SeveralProducts, makers, passes_exact, without_dropout
 from lobit.quantizers import (
     LSQ,
     ActivationQuantizer,
     CodeDropout,
     FromData,
-    GradientQuantizer,
     LinearQuant,
     Quantized,
-    Quantizer,
     WeightQuantizer,
     get,
 )
-from lobit.quantizers.base import Role
 from lobit.quantizers.registry import Identifier
 
-AS_INPUT = "as_input"
-
-
-class QuantizedWeight(NamedTuple):
-    """One weight matrix of a layer that has several, with its quantizer: what optimizers need of a `QuantizedLayer`."""
-
-    weight: Tensor
-    weight_quantizer: WeightQuantizer
+__all__ = ["AS_INPUT", "Place", "RecurrentQuantizers", "of_states", "quantized_weights"]
 
 
 def quantized_weights(module: nn.Module) -> Iterator[QuantizedWeight]:
-    """The weights of a layer itself that have a quantizer, not those of the layers in it: one matrix of most layers, several of recurrent ones."""
-    if isinstance(module, RecurrentQuantizers):
+    """The weights of a layer itself that have a quantizer, not those of the layers in it: one matrix of most layers, several of recurrent ones and of attention."""
+    if isinstance(module, SeveralProducts):
         yield from module.quantized_weights()
     elif isinstance(module, QuantizedLayer) and module.weight_quantizer is not None:
         yield QuantizedWeight(module.weight, module.weight_quantizer)
@@ -76,15 +63,7 @@ def of_states(quantizer: ActivationQuantizer, nonnegative: bool) -> ActivationQu
     return LinearQuant(quantizer.code_type.bits) if unsigned and not nonnegative else copy.deepcopy(quantizer)
 
 
-def _makers(identifier: Identifier, role: Role) -> Callable[[], Any]:
-    """What gives a quantizer of its own to each place: the first gets a given instance, the others copies."""
-    if not isinstance(identifier, Quantizer):
-        return lambda: get(identifier, role)
-    pattern, given = copy.deepcopy(get(identifier, role)), [identifier]
-    return lambda: given.pop() if given else copy.deepcopy(pattern)
-
-
-class RecurrentQuantizers(nn.Module):
+class RecurrentQuantizers(SeveralProducts):
     """Mixed into recurrent layers and cells of torch.nn.
 
     Attributes
@@ -96,11 +75,10 @@ class RecurrentQuantizers(nn.Module):
     gradient_quantizer : GradientQuantizer or None
     """
 
+    operand_tables = ("input_quantizers", "hidden_quantizers")
     hidden_size: int
-    weight_quantizers: nn.ModuleDict
     input_quantizers: nn.ModuleDict
     hidden_quantizers: nn.ModuleDict
-    gradient_quantizer: GradientQuantizer | None
 
     @property
     def kind(self) -> Kind:
@@ -119,79 +97,29 @@ class RecurrentQuantizers(nn.Module):
         hidden_quantizer: Identifier = AS_INPUT,
     ) -> None:
         """Attach quantizers, a fresh one at each place; None leaves that side in float. A `Quantizer` itself is used once and copied for the other places."""
-        self.weight_quantizers, self.input_quantizers, self.hidden_quantizers = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
-        self._kept: dict[str, KeptCodes] = {}
-        self.gradient_quantizer = get(gradient_quantizer, "gradients")
-        if self.gradient_quantizer is not None:
-            self.gradient_quantizer.owner = self.gradient_quantizer.owner or self._name()
+        self.start_tables(gradient_quantizer)
         first = get(input_quantizer, "activations")
         pattern, nonnegative = copy.deepcopy(first), self.kind == "relu"
         if hidden_quantizer != AS_INPUT:
-            hidden = _makers(hidden_quantizer, "activations")
+            hidden = makers(hidden_quantizer, "activations")
         else:
-            hidden = (lambda: None) if pattern is None else (lambda: of_states(_without_dropout(pattern), nonnegative))
-        weights = _makers(weight_quantizer, "weights")
+            hidden = (lambda: None) if pattern is None else (lambda: of_states(without_dropout(pattern), nonnegative))
+        weights = makers(weight_quantizer, "weights")
         for place in self.places():
             if place.source not in self.input_quantizers and first is not None and pattern is not None:
                 quantizer = of_states(pattern, nonnegative) if place.deep else first
-                self._enter(self.input_quantizers, place.source, self._attached(quantizer, f"weight_ih{place.suffix}"))
-            self._enter(self.hidden_quantizers, f"hidden{place.suffix}", self._attached(hidden(), f"weight_hh{place.suffix}"))
+                self._enter_source("input_quantizers", place.source, quantizer, f"weight_ih{place.suffix}")
+            self._enter_source("hidden_quantizers", f"hidden{place.suffix}", hidden(), f"weight_hh{place.suffix}")
             for name in (f"weight_ih{place.suffix}", f"weight_hh{place.suffix}"):
-                self._kept[name] = KeptCodes()
-                quantizer = weights()
-                if quantizer is not None:
-                    check_groups(quantizer, False, self._name())
-                    quantizer.attach(getattr(self, name))
-                    self._enter(self.weight_quantizers, name, quantizer)
+                self.enter_weight(name, weights())
 
-    def _attached(self, quantizer: ActivationQuantizer | None, weight: str) -> ActivationQuantizer | None:
-        """A quantizer told of as many channels as that matrix has columns."""
-        if quantizer is not None:
-            matrix: Tensor = getattr(self, weight)
-            quantizer.attach(matrix.shape[1:], matrix.device)
-        return quantizer
-
-    def _enter(self, table: nn.ModuleDict, key: str, quantizer: Quantizer | None) -> None:
-        if quantizer is not None:
-            owner = f"{key} of {quantizer.owner or self._name()}"
-            if isinstance(quantizer, ActivationQuantizer):
-                hold(quantizer, self, owner, key)
-            quantizer.owner = owner
-            quantizer.train(self.training)
-            table[key] = quantizer
+    def _enter_source(self, table: str, key: str, quantizer: ActivationQuantizer | None, weight: str) -> None:
+        """Enter a quantizer told of as many channels as that matrix has columns."""
+        matrix: Tensor = getattr(self, weight)
+        self.enter_operand(table, key, quantizer, matrix.shape[1:], matrix.device)
 
     def _name(self) -> str:
         return f"a {type(self).__name__} of {self.hidden_size} units"
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether it has a quantizer at all."""
-        return bool(self.weight_quantizers or self.input_quantizers or self.hidden_quantizers or self.gradient_quantizer is not None)
-
-    @property
-    def exact(self) -> bool:
-        """Whether it belongs to the exact class: weights, input and hidden state are codes, and no quantizer is switched off."""
-        tables = (self.weight_quantizers, self.input_quantizers, self.hidden_quantizers)
-        return all(tables) and not any(quantizer.off for table in tables for quantizer in table.values())
-
-    def quantized_weights(self) -> Iterator[QuantizedWeight]:
-        """Its weight matrices that have a quantizer."""
-        for name, quantizer in self.weight_quantizers.items():
-            assert isinstance(quantizer, WeightQuantizer)
-            yield QuantizedWeight(getattr(self, name), quantizer)
-
-    def check_dtype(self, like: Tensor) -> None:
-        """Refuse weights of half the width.
-
-        Raises
-        ------
-        ConfigError
-            For weights in float16 or bfloat16.
-        """
-        if like.dtype in (torch.float16, torch.bfloat16):
-            raise ConfigError(
-                f"a quantized layer has {like.dtype} weights; keep them float32 (model.float()) and train with torch.autocast"
-            )
 
     def input_codes(self, place: Place, x: Tensor) -> Quantized | None:
         """Codes of a layer's input, of shape (N, I): each step of each sequence is a sample of its own."""
@@ -233,8 +161,7 @@ class RecurrentQuantizers(nn.Module):
     def _operands(self, place: Place, x: Tensor, coded: Quantized | None, h: Tensor, c: Tensor | None) -> Operands:
         weights, scales = [], []
         for name in (f"weight_ih{place.suffix}", f"weight_hh{place.suffix}"):
-            weight = getattr(self, name)
-            quantized = codes_of(weight, self._weight_quantizer(name), self._kept[name], self.training)
+            weight, quantized = getattr(self, name), self.weight_codes(name)
             weights.append(weight if quantized is None else quantized.codes)
             scales.append(None if quantized is None else quantized.scale.flatten())
         s_ih = scales[0] if coded is None else times(coded.scale, scales[0])
@@ -252,27 +179,17 @@ class RecurrentQuantizers(nn.Module):
         two = 2 * self.hidden_size
         return torch.cat([b_ih[:two] + b_hh[:two], b_ih[two:]]), b_hh[two:]
 
-    def _weight_quantizer(self, name: str) -> WeightQuantizer | None:
-        return self._find(self.weight_quantizers, name)  # type: ignore[no-any-return]
-
-    @staticmethod
-    def _find(table: nn.ModuleDict, key: str) -> Any:
-        quantizer = table[key] if key in table else None  # noqa: SIM401  # a ModuleDict has no get
-        return None if quantizer is None or quantizer.off else quantizer
-
     def _too_long(self, place: Place, length: int, which: str) -> bool:
         """Whether sums of this many terms pass what float32 holds exactly."""
         weights = self._weight_quantizer(f"weight_{which}{place.suffix}")
         table, key = (self.input_quantizers, place.source) if which == "ih" else (self.hidden_quantizers, f"hidden{place.suffix}")
         inputs: ActivationQuantizer | None = self._find(table, key)
-        if weights is None or inputs is None or weights.fractions or inputs.fractions or inputs.observes:  # what is observed is float
-            return False
-        return length * max(abs(end) for end in code_range(inputs)) * weights.code_type.max_abs > EXACT_IN_FLOAT32
+        return weights is not None and inputs is not None and passes_exact(length, weights, inputs)
 
     def _kept_dtypes(self, place: Place, hidden: ActivationQuantizer | None) -> tuple[torch.dtype | None, ...]:
         weights = self._weight_quantizer(f"weight_ih{place.suffix}")
         found: list[ActivationQuantizer | WeightQuantizer | None] = [self._find(self.input_quantizers, place.source), weights, hidden]
-        return tuple(None if q is None or q.fractions or getattr(q, "observes", False) else kept_dtype(*code_range(q)) for q in found)
+        return tuple(None if q is None or q.fractions or getattr(q, "observes", False) else integers(q).dtype for q in found)
 
     def _start(self, quantizer: ActivationQuantizer | None, steps: Steps, given: Operands) -> None:
         """Let a quantizer that takes its state from its first batch see the states of all steps, of a pass in which they are float."""
@@ -281,29 +198,3 @@ class RecurrentQuantizers(nn.Module):
         if not all(part.has_started for part in quantizer.modules() if isinstance(part, FromData)):
             with torch.no_grad():
                 quantizer(run(steps, given, None).hidden)
-
-    def train(self, mode: bool = True) -> Any:
-        """Switch the mode and drop kept weight codes."""
-        self._drop()
-        return super().train(mode)
-
-    def _drop(self) -> None:
-        for kept in vars(self).get("_kept", {}).values():
-            kept.drop()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        self._drop()
-        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._drop()
-        if any(key.startswith(f"{prefix}weight_ih") for key in state_dict):
-            for table in ("weight_quantizers", "input_quantizers", "hidden_quantizers"):
-                for key, quantizer in getattr(self, table).items():
-                    if not any(name.startswith(f"{prefix}{table}.{key}.") for name in state_dict):
-                        quantizer.reset()
-
-
-def _without_dropout(quantizer: ActivationQuantizer) -> ActivationQuantizer:
-    return quantizer.quantizer if isinstance(quantizer, CodeDropout) else quantizer

@@ -11,27 +11,22 @@ With the integer sum ``s = product(x, w)``, ``y = s * scale + bias`` and the gra
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lobit.nn.integer_convolution import Convolution, Integers, integer_convolution, scale_
 from lobit.quantizers import fused
 
 
-@dataclass(frozen=True, slots=True)
-class Convolution:
-    """The settings of a convolution of any rank, transposed or not."""
+class Tangent(NamedTuple):
+    """What the gradient of an input's one parameter needs, where the input itself has none: the parameter, and ``d x / d parameter`` of x's shape."""
 
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int
-    transposed: bool = False
-    output_padding: tuple[int, ...] = (0,)
+    parameter: Tensor
+    slope: Tensor
 
 
 Map = Convolution | Literal["linear"]
@@ -41,41 +36,58 @@ Map = Convolution | Literal["linear"]
 class _ScaledProduct(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, how: Map, kept: tuple[torch.dtype, torch.dtype]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        scale: Tensor | None,
+        bias: Tensor | None,
+        parameter: Tensor | None,
+        slope: Tensor | None,
+        how: Map,
+        held: tuple[Integers, Integers],
     ) -> Tensor:
         device = x.device.type
-        if torch.is_autocast_enabled(device):
-            dtype = torch.get_autocast_dtype(device)
-            x, weight = x.to(dtype), weight.to(dtype)
-        y = F.linear(x, weight) if how == "linear" else _convolution(x, weight, how)
-        axes = 1 if how == "linear" else x.ndim - 1
-        if scale is not None:
-            y.mul_(_along(scale, axes))
-        if bias is not None:
-            y.add_(_along(bias, axes))
-        ctx.how, ctx.dtype = how, x.dtype
-        ctx.bits = (x.shape, x.stride()) if kept[0] == torch.bool and fused.usable(x) else None
-        codes = fused.inside(x, 0.0, math.inf) if ctx.bits else x.to(torch.int8 if kept[0] == torch.bool else kept[0])
-        ctx.save_for_backward(codes, weight.to(kept[1]), scale)
-        return y
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        ctx.how, ctx.dtype = how, autocast or x.dtype
+        rows, sound = _bytes_of(weight, held[1])
+        ctx.bits = (x.shape, x.stride()) if held[0].signs and fused.usable(x) else None
+        codes = fused.inside(x, 0.0, math.inf) if ctx.bits else x.to(held[0].dtype)
+        y = integer_convolution(x, weight, rows, scale, bias, how, held) if how != "linear" and sound else None
+        if y is None:
+            of_x, of_weight = x.to(ctx.dtype), weight.to(ctx.dtype)
+            y = F.linear(of_x, of_weight) if how == "linear" else _convolution(of_x, of_weight, how)
+            scale_(y, scale, bias, 1 if how == "linear" else x.ndim - 1)
+        ctx.save_for_backward(codes, rows, scale, slope)
+        return y.to(ctx.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        kept_x, kept_weight, scale = ctx.saved_tensors
-        need_x, need_weight, need_scale, need_bias = ctx.needs_input_grad[:4]
+        kept_x, kept_weight, scale, slope = ctx.saved_tensors
+        need_x, need_weight, need_scale, need_bias, need_parameter = ctx.needs_input_grad[:5]
         grad = grad.to(ctx.dtype)
         rows = None if scale is None else scale.reshape(-1, *[1] * (kept_weight.ndim - 1))
         weight = expanded(kept_weight, rows).to(ctx.dtype)
-        x = fused.signs(kept_x, *ctx.bits) if ctx.bits else expanded(kept_x, None).to(ctx.dtype)
+        x = (fused.signs(kept_x, *ctx.bits) if ctx.bits else expanded(kept_x, None)).to(ctx.dtype)
         back_x, raw = _backward(ctx.how, grad, x, weight, need_x, need_weight or need_scale)
-        back_weight = back_scale = None
+        back_weight = back_scale = back_parameter = None
         if raw is not None:
             back_weight, sums = weight_gradient(raw.float(), kept_weight, rows, need_scale)
             back_scale = None if scale is None or sums is None else sums.reshape(scale.shape)
         others = [axis for axis in range(grad.ndim) if axis != (grad.ndim - 1 if ctx.how == "linear" else 1)]
         bias = (grad.float().sum(others) if others else grad.float()) if need_bias else None  # no axis would mean all
-        return back_x, back_weight, back_scale, bias, None, None
+        if need_parameter:
+            back_parameter = _convolution(slope.to(ctx.dtype), weight, ctx.how).mul_(grad).sum(dtype=torch.float32)
+        return back_x, back_weight, back_scale, bias, back_parameter, None, None, None
+
+
+def _bytes_of(weight: Tensor, of_weight: Integers) -> tuple[Tensor, bool]:
+    """Weight codes as they are kept, and whether they are known to be the integers that they should be."""
+    if of_weight.dtype != torch.int16 and fused.native(weight):
+        codes = fused.to_bytes(weight, of_weight.lo, of_weight.hi, of_weight.dtype)
+        if codes is not None:
+            return codes, True
+    return weight.to(of_weight.dtype), False
 
 
 def expanded(codes: Tensor, scale: Tensor | None) -> Tensor:
@@ -95,11 +107,6 @@ def weight_gradient(raw: Tensor, codes: Tensor, scale: Tensor | None, need_scale
     if sums is not None and scale.numel() == 1:
         sums = sums.sum()
     return raw.mul_(scale), sums
-
-
-def _along(values: Tensor, axes: int) -> Tensor:
-    """Values of the output channels, with ``axes - 1`` axes behind."""
-    return values.detach().reshape(-1, *[1] * (axes - 1))
 
 
 def swapped(weight: Tensor, groups: int) -> Tensor:
@@ -127,7 +134,13 @@ def _backward(how: Map, grad: Tensor, x: Tensor, weight: Tensor, need_x: bool, n
 
 
 def scaled_product(
-    x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None, how: Map, kept: tuple[torch.dtype, torch.dtype]
+    x: Tensor,
+    weight: Tensor,
+    scale: Tensor,
+    bias: Tensor | None,
+    how: Map,
+    held: tuple[Integers, Integers],
+    tangent: Tangent | None = None,
 ) -> Tensor:
     """``product(x, weight) * scale + bias`` of codes, for training.
 
@@ -140,16 +153,14 @@ def scaled_product(
     scale : float32 Tensor of shape () or of O values
     bias : float32 Tensor of shape (O,), optional
     how : Convolution or "linear"
-    kept : pair of dtype
-        In which the integers in ``x`` and ``weight`` are kept: those of `kept_dtype`, or for ``x`` bool where it is nothing but -1 and +1.
+    held : pair of Integers
+        Those in ``x`` and ``weight``, which the backward pass keeps as bytes, or bits where they are signs.
+    tangent : Tangent, optional
+        Of a convolution's ``x``, through which the gradient of its parameter comes; ``x`` has then none of its own. With few input channels, as images
+        have, this one product in place of ``product^T(g, w)`` takes a fifth of its time.
     """
     if scale.device.type == "cpu" and not scale.requires_grad and scale.numel() == 1 and scale.item() == 1.0:
         scale = None  # type: ignore[assignment]  # a pass over the output that would change nothing
-    return _ScaledProduct.apply(x, weight, scale, bias, how, kept)  # type: ignore[no-any-return, no-untyped-call]
-
-
-def kept_dtype(lo: int, hi: int) -> torch.dtype:
-    """The smallest dtype of integers that holds a range of codes."""
-    if lo >= -128 and hi <= 127:
-        return torch.int8
-    return torch.uint8 if lo >= 0 and hi <= 255 else torch.int16
+    parameter, slope = (None, None) if tangent is None else tangent
+    x = x if tangent is None else x.detach()
+    return _ScaledProduct.apply(x, weight, scale, bias, parameter, slope, how, held)  # type: ignore[no-any-return, no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, overload
 
 import torch
@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 from lobit.errors import ConfigError
 from lobit.optim.blocks import blocks, detached, like, with_gradients
 from lobit.optim.combined import CombinedOptimizer
-from lobit.optim.groups import is_one_bit, parameter_groups, parameters_of
+from lobit.optim.groups import is_one_bit, is_sign, parameter_groups, parameters_of, weight_quantizer
 from lobit.optim.latent import StepScale
+from lobit.quantizers import WeightQuantizer
 
 
 class Bop(Optimizer):
@@ -24,7 +25,8 @@ class Bop(Optimizer):
     ``sign(m) = sign(w)``. Weights that are 0 count as +1, and become the smallest number that has a sign. Where the magnitude has a meaning, as with the
     quantizer ``magnitude_sign``, it keeps its first value.
 
-    `with_bop` takes the one-bit weights of a model, and another optimizer for all else.
+    `with_bop` takes the one-bit weights of a model, and another optimizer for all else. Its Bop knows their quantizers, and refuses a step while these are
+    off or have more bits, as a schedule may set them: a flip means nothing to other weights than signs.
 
     Parameters
     ----------
@@ -38,12 +40,15 @@ class Bop(Optimizer):
     Raises
     ------
     ConfigError
-        For a setting out of its range; on a step, for sparse gradients.
+        For a setting out of its range; on a step, for sparse gradients, or for weights of `with_bop` that are no signs at that time.
 
     References
     ----------
     Helwegen et al., Latent Weights Do Not Exist: Rethinking Binarized Neural Network Optimization, arXiv 1906.02107, Algorithm 1.
     """
+
+    _quantizers: Mapping[str, WeightQuantizer] = {}
+    """By the names of the weights; a copy knows none, as its own would be copies."""
 
     def __init__(self, params: Iterable[Any], gamma: float = 1e-4, threshold: float = 1e-8) -> None:
         super().__init__(params, {"lr": gamma, "threshold": threshold})
@@ -64,6 +69,7 @@ class Bop(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One step; ``closure``, if given, computes loss and gradients first."""
+        self._refuse_others_than_signs()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -82,6 +88,15 @@ class Bop(Optimizer):
                     flipped = torch.where(w < 0, -m, m) > group["threshold"]
                     w.mul_(torch.where(flipped, -1.0, 1.0).to(w.dtype))
         return loss
+
+    def _refuse_others_than_signs(self) -> None:
+        for name, quantizer in self._quantizers.items():
+            if quantizer.off or not is_sign(quantizer):
+                now = "in float" if quantizer.off else f"of {quantizer.code_type.bits} bits"
+                raise ConfigError(
+                    f"Bop flips the signs of one-bit weights, and {name!r} is {now} at this time, as a schedule of bits sets it; "
+                    "leave weights out of the schedule ('W1A8' for 'W8A8', no delay), or take another optimizer"
+                )
 
 
 def with_bop(
@@ -109,7 +124,7 @@ def with_bop(
     Raises
     ------
     ConfigError
-        When the model has no one-bit weights, or nothing else to train.
+        When the model has no one-bit weights, or nothing else to train; on a step, while a schedule gives the one-bit weights more bits or none.
 
     Examples
     --------
@@ -118,14 +133,16 @@ def with_bop(
     >>> [type(part).__name__ for part in with_bop(model, torch.optim.Adam).optimizers]
     ['Bop', 'Adam']
     """
-    one_bit = [parameter for name, parameter, module in parameters_of(model) if is_one_bit(name, parameter, module)]
+    one_bit = {name: (parameter, module) for name, parameter, module in parameters_of(model) if is_one_bit(name, parameter, module)}
     if not one_bit:
         raise ConfigError("the model has no one-bit weights for Bop; quantize it with W1, or take another optimizer")
-    taken = {id(parameter) for parameter in one_bit}
+    taken = {id(parameter) for parameter, _ in one_bit.values()}
     groups = parameter_groups(model, lr, step_scale=step_scale, weight_decay=weight_decay)
     for group in groups:
         group["params"] = [parameter for parameter in group["params"] if id(parameter) not in taken]
     left = [group for group in groups if group["params"]]
     if not left:
         raise ConfigError("the model has nothing but one-bit weights; use Bop(model.parameters()) alone")
-    return CombinedOptimizer(Bop(one_bit, gamma, threshold), rest(left))
+    bop = Bop([parameter for parameter, _ in one_bit.values()], gamma, threshold)
+    bop._quantizers = {name: found for name, place in one_bit.items() if (found := weight_quantizer(*place)) is not None}
+    return CombinedOptimizer(bop, rest(left))

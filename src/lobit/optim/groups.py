@@ -20,20 +20,26 @@ LEARNED_STEP_RATE = 0.1  # Adam moves every parameter by about lr, and learned s
 LEARNED_WIDTH_RATE = 5  # widths are logarithms of steps: with Adam's usual rate of 1e-3, 200 steps a bit
 
 
-def _quantizer(parameter: nn.Parameter, module: nn.Module) -> WeightQuantizer | None:
+def weight_quantizer(parameter: nn.Parameter, module: nn.Module) -> WeightQuantizer | None:
+    """The quantizer of a layer's weights, None where the parameter is something else."""
     return next((quantizer for weight, quantizer in quantized_weights(module) if weight is parameter), None)
 
 
 def is_latent(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a parameter is the latent weights of a layer, those that `clip_latent_weights` keeps in a range."""
-    quantizer = _quantizer(parameter, module)
+    quantizer = weight_quantizer(parameter, module)
     return quantizer is not None and quantizer.latent_range is not None
 
 
 def is_one_bit(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a parameter is a layer's weights, of which only the sign is used: those that `Bop` is for."""
-    quantizer = _quantizer(parameter, module)
-    return quantizer is not None and not quantizer.fractions and quantizer.code_type.bits == 1
+    quantizer = weight_quantizer(parameter, module)
+    return quantizer is not None and is_sign(quantizer)
+
+
+def is_sign(quantizer: WeightQuantizer) -> bool:
+    """Whether all that it takes of a weight is the sign."""
+    return not quantizer.fractions and quantizer.code_type.bits == 1
 
 
 def is_step(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:

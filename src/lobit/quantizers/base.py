@@ -192,6 +192,13 @@ class ActivationQuantizer(Quantizer):
             Where the layer is.
         """
 
+    def slope_in_scale(self, x: Tensor, scale: Tensor) -> Tensor | None:
+        """``d codes / d scale``, of x's shape, where the codes of ``x`` depend on nothing else that learns; None where a layer is to use autograd.
+
+        Convolutions of an input that has no gradient of its own, as images have none, ask for it: see `lobit.nn.scaled_product.Tangent`.
+        """
+        return None
+
     def steps(self) -> list[tuple[str, Tensor]]:
         """The float32 operations whose rounded result is the code in eval.
 

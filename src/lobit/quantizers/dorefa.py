@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from lobit.bits import Alphabet, CodeType
@@ -13,20 +16,52 @@ from lobit.quantizers.straight_through import round_in_range
 _TINY = 1e-30  # all-zero weights become the middle of the range, not 0 / 0
 
 
+class _DoReFaWeights(torch.autograd.Function):
+    """Keeps the weights alone: their hyperbolic tangent is taken again, for a chain of operators would keep five tensors of their size."""
+
+    @staticmethod
+    def forward(w: Tensor, n: int) -> Tensor:
+        t, largest = _squashed(w)
+        return t.div_(_width(largest)).add_(0.5).mul_(n).clamp_(0, n).round_().mul_(2).sub_(n)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[0])
+        ctx.n = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (w,) = ctx.saved_tensors
+        t, largest = _squashed(w)
+        width = _width(largest)
+        through = grad * (2 * ctx.n / width)
+        at_largest = (t == largest) | (t == -largest)
+        share = -torch.dot(through.flatten(), t.flatten()) / width * 2 / at_largest.sum()  # of each of the largest: through max|t|
+        through += torch.where(at_largest & (2 * largest > _TINY), t, 0).div_(largest.clamp(min=_TINY)).mul_(share)  # its sign
+        return through.mul_(t.square_().neg_().add_(1)), None
+
+
+def _squashed(w: Tensor) -> tuple[Tensor, Tensor]:
+    t = w.tanh()
+    return t, t.abs().amax()
+
+
+def _width(largest: Tensor) -> Tensor:
+    return (2 * largest).clamp(min=_TINY)
+
+
 def dorefa_weights(w: Tensor, bits: int) -> Tensor:
     """Codes of DoReFa's weights for 2 to 8 bits.
 
-    Forward, with ``n = 2^k - 1``: ``2 * round(n * (tanh w / (2 max|tanh w|) + 1/2)) - n``: odd integers; their value is ``code / n`` in [-1, 1].
-    Backward: the derivative of the formula with the rounding taken as the identity.
+    Forward, with ``n = 2^k - 1`` and ``t = tanh w``: ``2 * round(n * (t / (2 max|t|) + 1/2)) - n``: odd integers; their value is ``code / n`` in [-1, 1].
+    Backward: the derivative of the formula with the rounding taken as the identity: ``g_t = g n / max|t|``, to the largest ``|t|`` (in equal parts where there
+    are several) ``-sign(t) sum(g n t) / max|t|^2`` besides, and ``g_w = g_t (1 - t^2)``.
 
     References
     ----------
     Zhou et al., DoReFa-Net, arXiv 1606.06160, equation 9.
     """
-    n = (1 << bits) - 1
-    t = w.tanh()
-    v = (t / (2 * t.abs().amax()).clamp(min=_TINY) + 0.5) * n
-    return round_in_range(v, 0, n) * 2 - n
+    return _DoReFaWeights.apply(w, (1 << bits) - 1)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def dorefa_activations(x: Tensor, bits: int) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,15 +21,24 @@ Progress = Callable[[int, int | None], object]
 
 @contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode and without gradients; every module's mode is put back, whatever happens."""
+    """The model in eval mode, without gradients and not compiled; every module's mode is put back, whatever happens.
+
+    What observes a model changes it from batch to batch, so `torch.compile` would compile it again and again: each layer, and each step of a recurrent one. What
+    was compiled before is kept.
+    """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _uncompiled():
             yield
     finally:
         for module, training in modes:
             module.training = training
+
+
+def _uncompiled() -> AbstractContextManager[Any]:
+    """Compiled functions run as they are written; where nothing is compiled, the compiler is not imported for it."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def feed(model: nn.Module, batches: Batches, progress: Progress | None = None) -> Iterator[int]:

@@ -7,6 +7,7 @@ the sum of `round_back`, which is formed in double precision.
 from __future__ import annotations
 
 import ctypes
+import math
 from functools import cache
 from typing import Any
 
@@ -20,11 +21,15 @@ SMALLEST = 1 << 12  # below, a few operators of PyTorch cost no more than findin
 
 
 def usable(x: Tensor) -> bool:
-    """Whether the native loops take a tensor: float32 on the CPU, dense, large enough, and real (no tracing, no subclass)."""
+    """Whether the native loops are for a tensor: `native`, and large enough."""
+    return x.numel() >= SMALLEST and native(x)
+
+
+def native(x: Tensor) -> bool:
+    """Whether the native loops take a tensor: float32 on the CPU, dense, and real (no tracing, no subclass)."""
     return (
         x.dtype == torch.float32
         and x.device.type == "cpu"
-        and x.numel() >= SMALLEST
         and type(x) in (Tensor, nn.Parameter)
         and not torch.compiler.is_compiling()
         and dense(x)
@@ -101,7 +106,8 @@ def expand(codes: Tensor, scale: Tensor | None) -> Tensor:
     out = torch.empty_like(codes, dtype=torch.float32)
     address, stride = _step(scale)
     unsigned = codes.dtype == torch.uint8
-    _native.training.expand(codes.data_ptr(), unsigned, address, stride, out.data_ptr(), codes.numel(), rows_of(codes, scale), *_where())
+    columns = rows_of(codes, scale)
+    _native.training.expand(codes.data_ptr(), unsigned, address, stride, out.data_ptr(), codes.numel(), columns, *_where())
     return out
 
 
@@ -122,6 +128,38 @@ def signs(bits: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
     out = torch.empty_strided(shape, stride)
     _native.training.signs(bits.data_ptr(), out.data_ptr(), out.numel(), COLUMNS, *_where())
     return out
+
+
+def to_bytes(x: Tensor, lo: int, hi: int, dtype: torch.dtype) -> Tensor | None:
+    """Integers lo .. hi as int8 or uint8 in the same order of memory; None where there are other values, or NaN."""
+    out = torch.empty_like(x, dtype=dtype)
+    others = torch.empty(-(-x.numel() // COLUMNS), dtype=torch.float64)
+    _native.training.bytes(x.data_ptr(), out.data_ptr(), others.data_ptr(), x.numel(), COLUMNS, lo, hi, *_where())
+    return None if others.any() else out
+
+
+def to_pixels(x: Tensor, lo: int, hi: int, zero: int, border: tuple[int, int]) -> Tensor | None:
+    """Integers lo .. hi of contiguous images (N, C, H, W) as bytes ``x + zero``, with a border of ``zero`` above and beside, in channels-last memory.
+
+    None where there are other values, or NaN.
+    """
+    (images, channels, height, width), (above, before) = x.shape, border
+    out = torch.empty(images, height + 2 * above, width + 2 * before, channels, dtype=torch.uint8)
+    others = torch.empty(images, dtype=torch.float64)
+    _native.training.pixels(
+        x.data_ptr(), out.data_ptr(), others.data_ptr(), images, channels, height, width, above, before, lo, hi, zero, *_where()
+    )  # fmt: skip
+    return None if others.any() else out.permute(0, 3, 1, 2)
+
+
+def to_planes(x: Tensor, offset: Tensor | None, scale: Tensor | None, bias: Tensor | None, out: Tensor) -> None:
+    """``(x - offset) * scale + bias`` from channels-last memory to contiguous: x of shape (N, C, ..), values of each channel, or one scale for all; float32."""
+    address, stride = _step(scale)
+    minus, plus = (0 if values is None else values.data_ptr() for values in (offset, bias))
+    images, channels = x.shape[:2]
+    _native.training.planes(
+        x.data_ptr(), minus, address, stride, plus, out.data_ptr(), images, math.prod(x.shape[2:]), channels, *_where()
+    )  # fmt: skip
 
 
 def steps_usable(*tensors: Tensor) -> bool:

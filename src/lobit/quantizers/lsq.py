@@ -16,7 +16,7 @@ from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.registry import register
 from lobit.quantizers.sign import ONE_BIT, sign
-from lobit.quantizers.straight_through import round_by_step
+from lobit.quantizers.straight_through import round_by_step, slope_by_step
 
 SMALLEST = 2.0**-30  # no step is smaller, not even where all weights of a channel are 0
 
@@ -174,6 +174,10 @@ class LSQ(FromData):
             step = eval_step(self.step, self.owner)
         return Quantized(lsq(x, step, code), step, self.zero)
 
+    def slope_in_scale(self, x: Tensor, scale: Tensor) -> Tensor | None:
+        """``-v / step`` inside the range, 0 outside, with ``v = x / step``: what `lsq` multiplies the gradient of a code with."""
+        return None if self.code_type == ONE_BIT else slope_by_step(x, scale, self.code_type.lo, self.code_type.hi)
+
     def steps(self) -> list[tuple[str, Tensor]]:
         """One division by the step; none for the sign."""
         self._check_started()
@@ -264,6 +268,10 @@ class LSQWeights(FromWeights):
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``."""
+        if not self._attached and self.step.ndim != x.ndim:
+            raise ConfigError(
+                "quantizer 'lsq' of weights does not know how many channels it quantizes; give it to a layer, or call attach(weight) first"
+            )
         self._fit(x)
         code = self.code_type
         if not self._running and not torch.compiler.is_compiling():

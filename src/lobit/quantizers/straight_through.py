@@ -115,3 +115,12 @@ def round_by_step(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
     if not (torch.is_grad_enabled() and (x.requires_grad or step.requires_grad)):
         return _RoundByStep.forward(x, step, lo, hi)
     return _RoundByStep.apply(x, step, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@torch.no_grad()
+def slope_by_step(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
+    """``d round_by_step / d step`` as its backward has it: ``-(v / step) * 1[lo <= v <= hi]``, ``v = x / step``, of one step for all."""
+    if fused.usable(x) and fused.rows_of(x, step):
+        return fused.round_back(x, x, step, lo, hi)[0].div_(-step)
+    v = x / step
+    return torch.where((v >= lo) & (v <= hi), v, 0).div_(-step)

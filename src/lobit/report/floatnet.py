@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from lobit.bits import CodeType
 from lobit.format import Constant, Graph, Node
+from lobit.format.geometry import image_size
+from lobit.report.float_resize import way_of
 from lobit.report.pieces import Piece, piece_of_chain, piece_of_threshold
 
 Floats = NDArray[np.float32]
@@ -33,7 +35,7 @@ class FloatOp:
     ----------
     op : str
         ``lift`` (N, C, L) to (N, C, 1, L), ``drop`` back, ``linear``, ``conv2d`` (arrays ``weight``, ``bias``), ``affine`` (``a``, ``b``: x * a + b), ``clamp`` (``low``, ``high``), ``max_pool2d``,
-        ``avg_pool2d``, ``pad2d``, ``add``, ``concat`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
+        ``avg_pool2d``, ``pad2d``, ``resize2d`` (its tables, and the `lobit.report.float_resize.Way` that they follow), ``add``, ``concat`` or ``flatten``. Arrays other than weights have shape (1,) or (C,).
     inputs : tuple of str
     output : str
     attrs : mapping
@@ -216,6 +218,14 @@ def _pad2d(build: _Builder, node: Node) -> None:
     build.keep(node, build.emit("pad2d", (tensor,), {"padding": node.attrs["padding"], "value": value / scale}), scale)
 
 
+def _resize2d(build: _Builder, node: Node) -> None:
+    """Of scaled values, too: the shares of a mix add up to one."""
+    tensor, scale = build.values[node.inputs[0]]
+    tables = {role: build.constant(node, role).data for role in node.constants}
+    size = image_size(build.graph.types[node.inputs[0]].shape)
+    build.keep(node, build.emit("resize2d", (tensor,), {"tables": tables, "size": size, "way": way_of(tables, size)}), scale)
+
+
 def _concat(build: _Builder, node: Node) -> None:
     """Tensors of one scale are joined as they are; others get theirs first."""
     found = [build.values[name] for name in node.inputs]
@@ -239,6 +249,7 @@ LOWER: dict[str, Callable[[_Builder, Node], None]] = {
     "avg_pool2d": _same,
     "flatten": _same,
     "pad2d": _pad2d,
+    "resize2d": _resize2d,
     "concat": _concat,
     "add": _add,
 }

@@ -22,7 +22,7 @@ counts beyond chance says that bits spent on this layer are likely to pay; train
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ShapeError
 from lobit.nn import QuantizedLayer
+from lobit.nn.conv_transpose import ConvTransposeLayer
 from lobit.report.moments import Moments
 
 BATCH = 250
@@ -155,29 +156,44 @@ class _Three:
     both: Moments
 
 
-def _compare(moments: dict[QuantizedLayer, _Three], layer: QuantizedLayer, args: Any, output: Tensor) -> None:
+def _compare(moments: dict[QuantizedLayer, _Three], layer: QuantizedLayer, args: Any, named: Mapping[str, Any], output: Tensor) -> None:
     """Hook: add what one call of a layer made to its moments."""
-    x = args[0]
+    x = _input(args, named)
+    product = _product(layer, x, output)
     weight, read = _dequantized(layer, x)
     latent = layer.rows(layer.weight)
-    y = layer.product(layer.pad(x), latent)
+    y = product(layer.pad(x), latent)
     found = moments.get(layer)
     if found is None:
         channels = len(latent)
         found = moments[layer] = _Three(Moments(channels), Moments(channels), Moments(channels))
     flat = partial(_by_channel, layer)
     exact = flat(y)
-    found.weights.add(exact, flat(layer.product(layer.pad(x), weight)))
-    found.input.add(exact, flat(layer.product(read, latent)))
+    found.weights.add(exact, flat(product(layer.pad(x), weight)))
+    found.input.add(exact, flat(product(read, latent)))
     found.both.add(exact, flat(output))
 
 
-def _in_float(moments: Moments, layer: QuantizedLayer, args: Any, output: Tensor) -> Tensor:
+def _in_float(moments: Moments, layer: QuantizedLayer, args: Any, named: Mapping[str, Any], output: Tensor) -> Tensor:
     """Hook: the layer's float output with the mean and deviation of the quantized one, channel by channel; one that does not vary keeps its mean."""
-    y = layer.product(layer.pad(args[0]), layer.rows(layer.weight))
+    x = _input(args, named)
+    y = _product(layer, x, output)(layer.pad(x), layer.rows(layer.weight))
     factor = torch.where(moments.varies, (moments.var_q / moments.var_y.clamp(min=torch.finfo(torch.float64).tiny)).sqrt(), 0.0)
     shift = moments.mean_q - moments.mean_y * factor
     return (y.double() * layer.per_channel(factor) + layer.per_channel(shift)).to(output.dtype)
+
+
+def _input(args: Any, named: Mapping[str, Any]) -> Tensor:
+    """What a layer was called with, by its place or by torch's name for it."""
+    x: Tensor = args[0] if args else named["input"]
+    return x
+
+
+def _product(layer: QuantizedLayer, x: Tensor, output: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    """The layer's linear map, to an output of the size that this call made: transposed convolutions can be asked for several."""
+    if not isinstance(layer, ConvTransposeLayer):
+        return layer.product
+    return partial(layer.product, output_padding=layer.padding_for(x, output.shape[-len(layer.kernel_size) :]))
 
 
 def _dequantized(layer: QuantizedLayer, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,7 +237,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _hooked(hooks: dict[QuantizedLayer, Any]) -> Iterator[None]:
-    handles = [layer.register_forward_hook(hook) for layer, hook in hooks.items()]
+    handles = [layer.register_forward_hook(hook, with_kwargs=True) for layer, hook in hooks.items()]
     try:
         yield
     finally:

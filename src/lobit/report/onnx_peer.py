@@ -122,6 +122,34 @@ def _pad2d(writer: _Writer, op: FloatOp, rank: int) -> None:
     writer.node("Pad", [op.inputs[0], pads, writer.constant(np.array(op.attrs["value"], np.float32))], op.output, mode="constant")
 
 
+def _resize2d(writer: _Writer, op: FloatOp, rank: int) -> None:
+    tables, way = op.attrs["tables"], op.attrs["way"]
+    if way is not None:
+        mode = {"nearest": "asymmetric", "bilinear": "half_pixel", "corners": "align_corners"}[way]
+        settings = {"mode": "nearest", "nearest_mode": "floor"} if way == "nearest" else {"mode": "linear"}
+        size = writer.constant(np.array([len(tables["rows"]), len(tables["columns"])], np.int64))
+        writer.node("Shape", [op.inputs[0]], f"{op.output}.outer", start=0, end=2)
+        writer.node("Concat", [f"{op.output}.outer", size], f"{op.output}.size", axis=0)
+        writer.node("Resize", [op.inputs[0], "", "", f"{op.output}.size"], op.output, coordinate_transformation_mode=mode, **settings)
+        return
+    x = op.inputs[0]
+    for axis, (at, share), made in ((2, ("rows", "row_weights"), f"{op.output}.rows"), (3, ("columns", "column_weights"), op.output)):
+        x = _along(writer, x, made, axis, op.attrs["size"][axis - 2], tables[at].astype(np.int64), tables.get(share))
+
+
+def _along(writer: _Writer, x: str, made: str, axis: int, size: int, places: NDArray[Any], shares: NDArray[Any] | None) -> str:
+    """One axis by a table: the places, and mixed with the next ones where there are shares."""
+    writer.node("Gather", [x, writer.constant(places)], made if shares is None else f"{made}.a", axis=axis)
+    if shares is None:
+        return made
+    writer.node("Gather", [x, writer.constant(np.minimum(places + 1, size - 1))], f"{made}.b", axis=axis)
+    weights = writer.constant(shares.reshape(-1, *[1] * (3 - axis)).astype(np.float32))
+    writer.node("Sub", [f"{made}.b", f"{made}.a"], f"{made}.change")
+    writer.node("Mul", [f"{made}.change", weights], f"{made}.share")
+    writer.node("Add", [f"{made}.a", f"{made}.share"], made)
+    return made
+
+
 def _concat(writer: _Writer, op: FloatOp, rank: int) -> None:
     writer.node("Concat", list(op.inputs), op.output, axis=1)
 
@@ -148,6 +176,7 @@ WRITE: dict[str, Callable[[_Writer, FloatOp, int], None]] = {
     "add": _add,
     "flatten": _flatten,
     "pad2d": _pad2d,
+    "resize2d": _resize2d,
     "lift": _lift,
     "drop": _drop,
     "concat": _concat,

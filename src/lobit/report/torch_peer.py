@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lobit.nn.resize import Axis, resized
 from lobit.report.floatnet import FloatNet, FloatOp
 
 Step = Callable[..., Tensor]
@@ -118,6 +119,18 @@ def _pad2d(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
     return lambda x: F.pad(x, ends, value=value)
 
 
+def _resize2d(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
+    tables, way = op.attrs["tables"], op.attrs["way"]
+    size = (len(tables["rows"]), len(tables["columns"]))
+    if way is not None:
+        mode, corners = ("nearest", None) if way == "nearest" else ("bilinear", way == "corners")
+        return lambda x: F.interpolate(x, size, mode=mode, align_corners=corners)
+    names = (("rows", "row_weights"), ("columns", "column_weights"))
+    given = [(torch.from_numpy(tables[at].astype(np.int64)), tables.get(share)) for at, share in names]
+    axes = [Axis(places, None if shares is None else torch.from_numpy(shares.copy())) for places, shares in given]
+    return lambda x: resized(x, axes)
+
+
 def _concat(op: FloatOp, arrays: dict[str, nn.Parameter], alone: bool) -> Step:
     return lambda *x: torch.cat(x, 1)
 
@@ -156,6 +169,7 @@ STEPS: dict[str, Callable[[FloatOp, dict[str, nn.Parameter], bool], Step]] = {
     "add": _add,
     "flatten": _flatten,
     "pad2d": _pad2d,
+    "resize2d": _resize2d,
     "lift": _lift,
     "drop": _drop,
     "concat": _concat,

@@ -118,6 +118,11 @@ def _concat(low: _Lowering, node: Node, x: int) -> int:
     return int(low.program.concat(node.name, [low.values[name] for name in node.inputs]))
 
 
+def _resize2d(low: _Lowering, node: Node, x: int) -> int:
+    tables = (low.array(node, role) for role in ("rows", "columns", "row_weights", "column_weights"))
+    return int(low.program.resize2d(node.name, x, *tables))
+
+
 LOWER: dict[str, Callable[[_Lowering, Node, int], int]] = {
     "chain": _chain,
     "threshold": _threshold,
@@ -131,6 +136,7 @@ LOWER: dict[str, Callable[[_Lowering, Node, int], int]] = {
     "flatten": _flatten,
     "pad2d": _pad2d,
     "concat": _concat,
+    "resize2d": _resize2d,
 }
 
 

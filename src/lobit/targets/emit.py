@@ -49,6 +49,8 @@ class Emitter:
                 return self.pad(call)
             case "concat":
                 return self.concat(call)
+            case "resize2d":
+                return self.resize(call)
             case _:
                 channels, pixels = call.reads[0].order
                 return f"lb_flatten(&{self.value(call.makes)}, {{x0}}, {{to}}, {channels}, {pixels});"
@@ -106,6 +108,18 @@ class Emitter:
         pixels = 1 if vector else call.makes.order[1]
         made = self.value(call.makes)
         return f"lb_concat({name}, {len(parts)}, &{made}, (const uint32_t *const[]){{{{{reads}}}}}, {{to}}, {pixels});"
+
+    def resize(self, call: Call) -> str:
+        """Nearest pixels of any value, or a mix of floats."""
+        x, node = call.reads[0], call.node
+        roles = [role for role in ("rows", "columns", "row_weights", "column_weights") if role in node.constants]
+        tables = {role: self.program.constant(node, role).data for role in roles}
+        size, out = image_size(x.type.shape), (len(tables["rows"]), len(tables["columns"]))
+        names = {role: self.define(role, table) for role, table in tables.items()}
+        resizing = self.struct("lb_resizing", "resizing", channels=x.type.shape[0], size=_pair(size), out=_pair(out), **names)
+        if "row_weights" in roles:
+            return f"lb_resize_mixed(&{resizing}, {{x0}}, {{to}});"
+        return f"lb_resize_nearest(&{resizing}, &{self.value(x)}, &{self.value(call.makes, 'made')}, {{x0}}, {{to}});"
 
     def product(self, call: Call) -> str:
         """A linear layer or a convolution with what it takes in."""

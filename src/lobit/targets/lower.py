@@ -19,7 +19,7 @@ from lobit.targets.values import Value
 
 PRODUCTS = ("linear", "conv2d")
 STAGES = ("threshold", "chain")
-MOVES = ("max_pool2d", "flatten", "pad2d", "concat")
+MOVES = ("max_pool2d", "flatten", "pad2d", "concat", "resize2d")
 """What passes codes on as they are."""
 
 

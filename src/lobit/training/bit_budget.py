@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 from lobit.nn import Embedding, QuantizedLayer
-from lobit.nn.recurrent_quantizers import RecurrentQuantizers
+from lobit.nn.several_products import SeveralProducts
 from lobit.quantizers import LearnsBits, calibrating
 from lobit.training.matrices import Matrix, matrices
 
@@ -70,7 +70,7 @@ class BitBudget:
     model : nn.Module
         With quantizers ``learned_bits`` (`lobit.quantizers.LearnedBits`).
     weight_bytes : int, optional
-        Most bytes of all weights of linear, convolutional, recurrent and embedding layers, as packed in the file; float layers count 4 bytes a weight.
+        Most bytes of all weights of linear, convolutional, recurrent, attention and embedding layers, as packed in the file; float layers count 4 bytes a weight.
     weight_bits : float, optional
         Most bits of a weight, on average over the same.
     activation_bits : float, optional
@@ -78,7 +78,7 @@ class BitBudget:
     bit_operations : float, optional
         Most ``macs * bits of a weight * bits of an activation`` for one sample, as `lobit.summary` counts them; needs ``example``.
     example : Tensor or tuple of Tensor, optional
-        Input of the model, with a batch axis. Recurrent layers have no part in what needs it.
+        Input of the model, with a batch axis. Recurrent and attention layers have no part in what needs it.
     strength : float
         Of the price; larger than what the task's loss gains by a bit.
 
@@ -204,7 +204,7 @@ def freeze_bits(model: nn.Module) -> dict[str, Bits]:
         quantizer.freeze()
     found = {}
     for path, layer in model.named_modules():
-        if isinstance(layer, (QuantizedLayer, RecurrentQuantizers)):
+        if isinstance(layer, (QuantizedLayer, SeveralProducts)):
             layer.train(layer.training)  # drops codes that it keeps in eval
             widths = {
                 role: max((q.bits for q in layer.modules() if isinstance(q, LearnsBits) and q.role == role), default=FLOAT_BITS)
@@ -231,7 +231,7 @@ def _parts(model: nn.Module, example: Tensor | Sequence[Tensor] | None) -> list[
     passed = {} if example is None else _passed(model, example)
     parts = []
     for matrix in matrices(model):
-        if isinstance(matrix.layer, (QuantizedLayer, RecurrentQuantizers, nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)):
+        if isinstance(matrix.layer, (QuantizedLayer, SeveralProducts, nn.Linear, nn.modules.conv._ConvNd, nn.Embedding)):
             rows = matrix.rows(matrix.weight)
             columns = rows[0].numel()
             read, made = passed.get(matrix.name, (0, 0))

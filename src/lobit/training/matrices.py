@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from lobit.nn import QuantizedLayer
-from lobit.nn.recurrent_quantizers import RecurrentQuantizers
+from lobit.nn.several_products import SeveralProducts
 from lobit.quantizers import Quantizer, WeightQuantizer
 
 
@@ -40,7 +40,7 @@ class Matrix:
         found: nn.Module | None = None
         if isinstance(self.layer, QuantizedLayer) and self.parameter == "weight":
             found = self.layer.weight_quantizer
-        elif isinstance(self.layer, RecurrentQuantizers) and self.parameter in self.layer.weight_quantizers:
+        elif isinstance(self.layer, SeveralProducts) and self.parameter in self.layer.weight_quantizers:
             found = self.layer.weight_quantizers[self.parameter]
         return found if isinstance(found, WeightQuantizer) and not found.off else None
 
@@ -51,7 +51,7 @@ class Matrix:
     @property
     def in_quantized_layer(self) -> bool:
         """Whether its layer has a quantizer at all."""
-        return isinstance(self.layer, (QuantizedLayer, RecurrentQuantizers)) and self.layer.is_quantized
+        return isinstance(self.layer, (QuantizedLayer, SeveralProducts)) and self.layer.is_quantized
 
 
 def matrices(model: nn.Module) -> Iterator[Matrix]:

@@ -10,7 +10,7 @@ from torch import nn
 from lobit.bits import FLOAT_BITS, Bits
 from lobit.errors import ConfigError
 from lobit.nn import QuantizedLayer
-from lobit.nn.recurrent_quantizers import RecurrentQuantizers
+from lobit.nn.several_products import SeveralProducts
 from lobit.quantizers import Quantizer
 
 FLOAT = "float"
@@ -86,7 +86,7 @@ class QuantizationSchedule:
         self._now = wanted
         if changed:
             for layer in self._model.modules():
-                if isinstance(layer, (QuantizedLayer, RecurrentQuantizers)):
+                if isinstance(layer, (QuantizedLayer, SeveralProducts)):
                     layer.train(layer.training)  # drops codes that it keeps in eval
         return bool(changed)
 

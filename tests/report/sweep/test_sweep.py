@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -20,10 +18,10 @@ from lobit.format import read_file
 from lobit.report.cost import cost_of
 from lobit.report.sweep import Grid, read_result, sweep
 from lobit.training import load_model, train
-from tests.report.sweep.test_workers import gone, wait_for
+from tests.report.test_workers import gone, wait_for
 from tests.training.test_training import tiny
+from tests.warm import start
 
-ROOT = Path(__file__).parents[3]
 GRID = Grid((1, 32), (2, 32))
 
 
@@ -78,7 +76,7 @@ def test_a_net_of_a_sweep_is_what_training_it_alone_gives(whole, tmp_path):
 def test_a_finished_sweep_is_drawn_again_without_training_and_grows_by_seeds(whole, tmp_path, monkeypatch):
     out = Path(whole.folder)
     before = contents(out)
-    monkeypatch.setattr("lobit.report.sweep.workers._Process.__init__", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("lobit.report.workers._Process.__init__", lambda *_: pytest.fail("a process was started"))
     assert sweep(tiny(epochs=2), GRID, out=out, resume=True, progress=False) == whole
     assert contents(out) == before
     monkeypatch.undo()
@@ -92,17 +90,6 @@ def test_a_finished_sweep_is_drawn_again_without_training_and_grows_by_seeds(who
             assert (out / path).read_bytes() == before[path]
 
 
-def command(*arguments, **settings):
-    return subprocess.Popen(
-        [sys.executable, "-m", "lobit", "sweep", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **settings,
-    )
-
-
 def processes_of(parent):
     """Ids of the processes that a process has started."""
     found = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False).stdout.split()
@@ -112,7 +99,7 @@ def processes_of(parent):
 def stop_in_the_second_net(tmp_path, signal_number):
     """Start a sweep, wait until one net is finished and the next one is being trained, and send a signal; return the process and what it had started."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(epochs=2).model_dump()))
-    running = command("tiny.yaml", "--weights", "1,32", "--activations", "2,32", "--jobs", "1", "--out", "cut", cwd=tmp_path)
+    running = start("sweep", "tiny.yaml", "--weights", "1,32", "--activations", "2,32", "--jobs", "1", "--out", "cut", cwd=tmp_path)
     cut = tmp_path / "cut"
     wait_for(lambda: (cut / "w1a2-seed1" / "cell.json").exists() and (cut / "w1a32-seed1" / "recipe.yaml").exists(), 120)
     children = processes_of(running.pid)
@@ -160,7 +147,7 @@ def test_a_net_that_fails_is_reported_and_does_not_stop_the_others(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "w2a1-seed1").write_text("in the way")
     arguments = ("tiny.yaml", "--weights", "1,2", "--activations", "1", "--out", "out", "--jobs", "1")
-    failing = command(*arguments, cwd=tmp_path)
+    failing = start("sweep", *arguments, cwd=tmp_path)
     out, err = failing.communicate()
     assert failing.returncode == 1, err
     assert "W2 failed" in " ".join(out.split())
@@ -169,7 +156,7 @@ def test_a_net_that_fails_is_reported_and_does_not_stop_the_others(tmp_path):
     assert [row["weights"] for row in stored["rows"]] == [1]
     assert list(stored["failures"]) == ["w2a1-seed1"]
     (tmp_path / "out" / "w2a1-seed1").unlink()
-    going_on = command(*arguments, "--resume", "--json", cwd=tmp_path)
+    going_on = start("sweep", *arguments, "--resume", "--json", cwd=tmp_path)
     out, err = going_on.communicate()
     assert going_on.returncode == 0, err
     result = json.loads(out)

@@ -10,6 +10,7 @@ from lobit.capture.passes.flatten import move_chains_before_flatten
 from lobit.capture.passes.merge import merge_chains
 from lobit.capture.passes.pads import pad_after_codes, pad_into_layer
 from lobit.capture.passes.pools import pool_after_codes, pool_before_chain
+from lobit.capture.passes.resize import resize_after_chain
 from lobit.capture.passes.simplify import drop_idle_steps
 from lobit.capture.passes.thresholds import fold_thresholds
 from lobit.format import Graph, check_graph
@@ -25,6 +26,7 @@ REORDER: tuple[Pass, ...] = (
     pool_after_codes,
     pad_after_codes,
     pad_into_layer,
+    resize_after_chain,
     chain_before_concat,
     merge_chains,
 )
@@ -54,5 +56,6 @@ __all__ = [
     "pad_into_layer",
     "pool_after_codes",
     "pool_before_chain",
+    "resize_after_chain",
     "run_passes",
 ]

@@ -1,7 +1,7 @@
 """A recipe at all combinations of bits: accuracy against what it costs, as one grid.
 
-`grid` says what is asked for, `folder` what may be written where, `cell` trains and measures one net, `workers` runs cells in processes, `result` holds the figures,
-`table` and `page` show them, and `run` leads from one to the next.
+`grid` says what is asked for, `folder` what may be written where, `cell` trains and measures one net, `result` holds the figures, `table` and `page` show them,
+and `run` leads from one to the next; `lobit.report.workers` runs cells in processes.
 """
 
 from lobit.report.sweep.grid import Cell, Grid

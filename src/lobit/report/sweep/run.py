@@ -26,7 +26,7 @@ from lobit.report.sweep.measure import LATENCIES, latencies
 from lobit.report.sweep.page import write_page, write_pictures
 from lobit.report.sweep.progress import ShowCells
 from lobit.report.sweep.result import SweepResult, SweepRow
-from lobit.report.sweep.workers import run_tasks
+from lobit.report.workers import run_tasks
 from lobit.training.run import check_sizes, recipe_name
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from lobit.errors import ConfigError
-from lobit.report.sweep.workers import run_tasks
+from lobit.report.workers import run_tasks
 
-TASK = "tests.report.sweep.tasks:task"
+TASK = "tests.report.tasks:task"
 
 
 def events(tasks, jobs=1):
@@ -91,8 +91,8 @@ def test_an_exception_in_the_loop_stops_the_processes(tmp_path):
 
 
 def test_processes_end_with_a_caller_that_is_killed(tmp_path):
-    code = f"from lobit.report.sweep.workers import run_tasks\nlist(run_tasks({TASK!r}, [{{'what': 'sleep', 'folder': {str(tmp_path)!r}}}], 1))"
-    root = str(Path(__file__).parents[3])
+    code = f"from lobit.report.workers import run_tasks\nlist(run_tasks({TASK!r}, [{{'what': 'sleep', 'folder': {str(tmp_path)!r}}}], 1))"
+    root = str(Path(__file__).parents[2])
     caller = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": root})
     try:
         pid = pid_in(tmp_path / "sleep-")

@@ -27,7 +27,7 @@ from lobit.errors import ConfigError, LobitError
 GRACE_SECONDS = 10.0
 """How long a process may take to clean up before it is killed. What it writes is whole or absent either way."""
 TICK_SECONDS = 1.0
-_PROGRAM = "import sys; from lobit.report.sweep.workers import serve; serve(sys.argv[1])"
+_PROGRAM = "import sys; from lobit.report.workers import serve; serve(sys.argv[1])"
 
 
 @dataclass(frozen=True, slots=True)

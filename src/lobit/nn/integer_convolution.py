@@ -1,0 +1,165 @@
+"""Exact sums of a convolution of codes from 8-bit integers, by the kernels that PyTorch has for quantized inference: those of float32 in a fraction of its time.
+
+A sum of integers is the same whoever forms it. On a processor whose vector instructions multiply bytes (VNNI, AMX) training therefore runs its forward
+convolutions in bytes, and in float32 elsewhere. Gradients are floats, so the backward pass stays in float32.
+
+Those kernels take unsigned inputs. Codes from lo < 0 become ``u = x - lo``, the border too, and ``sum u w = sum x w - lo sum w``: what is too much is one number for
+each output channel. (The kernels know a zero point too, but then lay out the weights three times as slowly.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lobit.quantizers import fused
+
+BYTE = 255
+EXACT_IN_FLOAT32 = 2**24
+LARGEST_K = 2**31 // (BYTE * 128)  # products of bytes whose sum an int32 always holds
+WORTH_PACKING = 128  # outputs of a channel, below which laying out the weights takes longer than the product saves
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """The settings of a convolution of any rank, transposed or not."""
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int
+    transposed: bool = False
+    output_padding: tuple[int, ...] = (0,)
+
+
+class Integers(NamedTuple):
+    """What an operand holds: the integers lo .. hi, of which ``signs`` are the two ends alone."""
+
+    lo: int
+    hi: int
+    signs: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest dtype of integers for them."""
+        if self.lo >= -128 and self.hi <= 127:
+            return torch.int8
+        return torch.uint8 if self.lo >= 0 and self.hi <= BYTE else torch.int16
+
+    @property
+    def zero(self) -> int:
+        """What makes them unsigned when it is added."""
+        return max(-self.lo, 0)
+
+
+def integer_convolution(
+    x: Tensor,
+    weight: Tensor,
+    weight_codes: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    how: Convolution,
+    held: tuple[Integers, Integers],
+) -> Tensor | None:
+    """``convolution(x, weight) * scale + bias`` of codes, the sums in bytes; None where it is not for the byte kernels.
+
+    Parameters
+    ----------
+    x : float32 Tensor of shape (N, I, H, W)
+        Integers, if nothing went wrong: a NaN, say, is found here, and left to float arithmetic to pass on.
+    weight, weight_codes : Tensors of shape (O, I, kh, kw)
+        Integers in float32, and the same in bytes.
+    scale : float32 Tensor of one value or O, optional
+    bias : float32 Tensor of shape (O,), optional
+    how : Convolution
+    held : pair of Integers
+        Those in ``x`` and ``weight``.
+    """
+    of_x, outputs = held[0], output_size(x, weight, how)
+    if not _fits(x, weight, outputs, how, held) or not available():
+        return None
+    planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= 8
+    out = torch.empty(len(x), len(weight), *outputs) if planes else None  # ahead of what is freed again, so that it leaves no hole
+    offset = weight.sum((1, 2, 3)).mul_(of_x.zero) if of_x.zero else None
+    codes = _in_border(x, of_x, (how.padding[0], how.padding[1]))
+    if codes is None:
+        return None
+    sums = byte_convolution(codes, weight_codes, how)
+    if out is not None:
+        fused.to_planes(sums, offset, scale, bias, out)
+        return out
+    if offset is not None:
+        sums.sub_(_along(offset, 3))
+    scale_(sums, scale, bias, 3)
+    return sums.contiguous() if x.is_contiguous() and weight.is_contiguous() else sums
+
+
+def output_size(x: Tensor, weight: Tensor, how: Convolution) -> list[int]:
+    """Of a convolution that is not transposed, along each of its axes; below 1 where the kernel does not fit."""
+    return [
+        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
+        for size, pad, step, kernel, stride in zip(x.shape[2:], how.padding, how.dilation, weight.shape[2:], how.stride, strict=True)
+    ]
+
+
+def scale_(y: Tensor, scale: Tensor | None, bias: Tensor | None, axes: int) -> None:
+    """``y <- y * scale + bias``, of output channels with ``axes - 1`` axes behind."""
+    if scale is not None:
+        y.mul_(_along(scale, axes))
+    if bias is not None:
+        y.add_(_along(bias, axes))
+
+
+def _along(values: Tensor, axes: int) -> Tensor:
+    return values.detach().reshape(-1, *[1] * (axes - 1))
+
+
+def _in_border(x: Tensor, of_x: Integers, padding: tuple[int, int]) -> Tensor | None:
+    """Unsigned bytes of an input and its border, in channels-last memory; None where there are values that are no codes."""
+    if x.is_contiguous():
+        return fused.to_pixels(x, of_x.lo, of_x.hi, of_x.zero, padding)
+    codes = fused.to_bytes(x, of_x.lo, of_x.hi, of_x.dtype)
+    if codes is None:
+        return None
+    codes = (codes + of_x.zero).to(torch.uint8)  # a byte that overflows comes around to the right one
+    return F.pad(codes, [padding[1], padding[1], padding[0], padding[0]], value=of_x.zero) if any(padding) else codes
+
+
+def _fits(x: Tensor, weight: Tensor, outputs: list[int], how: Convolution, held: tuple[Integers, Integers]) -> bool:
+    """Whether a convolution is one for the byte kernels: of images, at a width and a length that keep its sums exact, and large enough to be worth it."""
+    if how.transposed or how.groups != 1 or x.ndim != 4 or not fused.usable(x) or not fused.native(weight):
+        return False
+    (lo, hi, _), of_weight, k = held[0], held[1], weight[0].numel()
+    exact = hi - lo <= BYTE and hi + held[0].zero <= BYTE and of_weight.dtype == torch.int8 and k <= LARGEST_K
+    if lo < 0:
+        exact = exact and k * (hi - lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32
+    return exact and x.shape[1] == weight.shape[1] and min(outputs) > 0 and len(x) * math.prod(outputs) >= WORTH_PACKING
+
+
+def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
+    """``convolution(x, weight)`` without a border, the sums in float32, in channels-last memory: x of uint8 (N, I, H, W), weight of int8 (O, I, kh, kw)."""
+    one, zero = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+    settings = [list(how.stride), [0, 0], list(how.dilation), how.groups]
+    packed = torch.ops.onednn.qconv_prepack(weight, one, 1.0, 0, *settings, list(x.shape))
+    return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
+        x, 1.0, 0, packed, one, zero, None, *settings, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
+@cache
+def available() -> bool:
+    """Whether PyTorch has these kernels here, and they are exact at the largest codes, where products of bytes without VNNI would saturate."""
+    how = Convolution((1, 1), (0, 0), (1, 1), 1)
+    weight = torch.full((16, 64, 3, 3), -128, dtype=torch.int8)
+    weight[8:] = 127
+    x = torch.full((2, 64, 8, 8), BYTE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    try:
+        return torch.equal(byte_convolution(x, weight, how), F.conv2d(x.double(), weight.double()).float())
+    except (AttributeError, RuntimeError, NotImplementedError):  # no such operator here, or not for this processor
+        return False
