@@ -145,6 +145,23 @@ def test_a_quantizer_with_one_scale_is_refused(name, bits, settings):
         layer(weights={"name": name, "bits": bits, "group": 16, **settings})
 
 
+def test_a_quantizer_whose_values_are_more_than_codes_times_scales_is_refused(monkeypatch):
+    plain = Q.TernaryWeights.forward
+    monkeypatch.setattr(Q.TernaryWeights, "forward", lambda self, x: plain(self, x)._replace(offset=torch.ones(len(x), 1)))
+    with pytest.raises(ConfigError, match="quantizer 'ternary' of these settings has more than one scale for a weight"):
+        layer(weights={"name": "ternary", "group": 16})
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_it_compiles_whole(mode):
+    made, x = layer(inputs=INPUTS[0]), torch.randn(9, 40)
+    made(x)
+    getattr(made, mode)()
+    wanted = made(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(made, backend="aot_eager", fullgraph=True)(x), wanted)
+
+
 def test_other_layers_and_roles_are_refused_by_name():
     for make in (lambda: lnn.Conv2d(4, 4, 3, weight_quantizer=LSQ), lambda: lnn.Embedding(9, 32, weight_quantizer=LSQ)):
         with pytest.raises(

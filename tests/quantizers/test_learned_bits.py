@@ -180,6 +180,22 @@ def test_a_state_that_is_not_finite_is_named():
         layer.eval()(torch.ones(1, 8))
 
 
+@pytest.mark.parametrize("fix", [False, True])
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_layer_compiles_whole(mode, fix):
+    torch.manual_seed(0)
+    learned = {"name": "learned_bits", "bits": 5}
+    layer, x = lnn.Linear(40, 6, weight_quantizer=learned, input_quantizer=learned), torch.randn(9, 40)
+    layer(x)
+    if fix:
+        for quantizer in (layer.weight_quantizer, layer.input_quantizer):
+            quantizer.freeze()
+    getattr(layer, mode)()
+    wanted = layer(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(layer, backend="aot_eager", fullgraph=True)(x), wanted)
+
+
 def test_an_lstm_learns_its_widths():
     torch.manual_seed(0)
     layer = lnn.LSTM(4, 5, weight_quantizer={"name": "learned_bits", "bits": 4}, input_quantizer={"name": "learned_bits", "bits": 4})

@@ -82,11 +82,17 @@ class GroupedWeights(WeightQuantizer):
         trial, two = copy.deepcopy(self.quantizer).eval(), torch.tensor([[0.5, -1.0], [1.0, 2.0]])
         trial.attach(two)
         with torch.no_grad():
-            if trial(two).scale.numel() == 1:
-                raise ConfigError(
-                    f"quantizer {self.alias!r} of these settings has one scale for all weights, so that groups would change nothing; leave group out, or take 'lsq', "
-                    "'affine', 'magnitude_sign' or 'ternary'"
-                )
+            made: Quantized = trial(two)
+        more = any(getattr(made, name) is not None for name in made._fields if name not in ("codes", "scale", "zero"))
+        if made.scale.numel() == 1 or more:
+            why = (
+                "more than one scale for a weight, which groups have no place for"
+                if more
+                else "one scale for all weights, so that groups would change nothing"
+            )
+            raise ConfigError(
+                f"quantizer {self.alias!r} of these settings has {why}; leave group out, or take 'lsq', 'affine', 'magnitude_sign' or 'ternary'"
+            )
 
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, K)``; scale of shape ``(O, K)``, equal within a group."""
