@@ -48,6 +48,8 @@ class Row:
         How far an input may be from the one whose float64 codes are the float32 ones, relative to itself: both may round a quotient to another side of a tie.
     slack : float
         The same, absolute: for formulas that subtract, where the relative error has no bound.
+    columns : int, optional
+        How many inputs its weights have, for quantizers whose state depends on it; any number where None.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Row:
     tolerance: float = 1e-5
     rounding: float = 2.0**-22
     slack: float = 0.0
+    columns: int | None = None
 
     def __str__(self) -> str:
         settings = "".join(f"-{name}={value}" for name, value in self.settings.items())

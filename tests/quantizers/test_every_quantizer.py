@@ -49,14 +49,15 @@ EXTREMES = {
 
 
 def of_shape(row: Row, values: np.ndarray) -> np.ndarray:
-    """Some values in the row's layout: channels first for weights, else last, each channel a shift of the values."""
+    """Some values in the row's layout: channels first for weights, else last, each channel a shift of the values; repeated where the row has a size of its own."""
+    values = np.resize(values, row.columns) if row.columns else values
     channels = np.stack([np.roll(values, shift) for shift in range(CHANNELS)]).astype(np.float32)
     return channels if row.role == "weights" else np.ascontiguousarray(channels.T)
 
 
 def normal(row: Row, count: int = 200, seed: int = 0) -> np.ndarray:
     """Normal values, each channel with a spread of its own."""
-    x = np.random.default_rng(seed).normal(size=(CHANNELS, count)) * [[0.5], [1.0], [1.7]]
+    x = np.random.default_rng(seed).normal(size=(CHANNELS, row.columns or count)) * [[0.5], [1.0], [1.7]]
     return (x if row.role == "weights" else x.T).astype(np.float32)
 
 
@@ -237,7 +238,7 @@ def test_a_scale_for_each_channel_equals_a_loop_over_channels(row, bits):
     if scale.size == 1:
         assert scale.shape == ()
         return
-    assert scale.shape == (CHANNELS, 1)
+    assert scale.shape == (w.shape if row.columns else (CHANNELS, 1))
     for channel in range(CHANNELS):
         alone, its_scale = whole(w[channel : channel + 1])
         np.testing.assert_array_equal(codes[channel : channel + 1], alone)

@@ -20,7 +20,7 @@ from lobit.errors import ConfigError, ExportError
 from lobit.format import Constant
 from lobit.format.geometry import image_size
 from lobit.nn import QuantizedLayer
-from lobit.quantizers import ActivationQuantizer, Quantized
+from lobit.quantizers import ActivationQuantizer, GroupedWeights, Quantized
 
 ZERO_OR_ONE = CodeType(Alphabet.UNSIGNED, 1)
 Emit = Callable[[GraphBuilder, str, Any, Value, tuple[int, ...]], Value]
@@ -47,6 +47,11 @@ def _product(builder: GraphBuilder, path: str, layer: QuantizedLayer, x: Value, 
     if not layer.exact:
         return _float_product(builder, path, layer, x, shape, op, attrs)
     assert layer.input_quantizer is not None
+    if isinstance(layer.weight_quantizer, GroupedWeights):
+        raise ExportError(
+            f"layer {path!r} ({type(layer).__name__}) has scales for groups of {layer.weight_quantizer.group} inputs, and a packed network has one for each output "
+            "so far; train it without group=, or run the model in PyTorch, where its eval is exact"
+        )
     weight = layer.quantized_weight()
     assert weight is not None and layer.weight_quantizer is not None  # noqa: PT018  # both hold in the exact class
     codes = _input_codes(builder, path, layer, x, attrs)

@@ -31,6 +31,8 @@ class Linear(QuantizedLayer, nn.Linear):
     torch.Size([10, 64])
     """
 
+    takes_groups = True
+
     def __init__(
         self,
         in_features: int,

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes, codes_of
 from lobit.nn.gradients import Product, product_with_quantized_gradient
+from lobit.nn.grouped import check_groups, grouped_product
 from lobit.nn.holders import hold
 from lobit.nn.integer_convolution import EXACT_IN_FLOAT32, Integers
 from lobit.nn.scaled_product import Map, Tangent, scaled_product
-from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, Quantized, WeightQuantizer
+from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, GroupedWeights, Quantized, WeightQuantizer
 from lobit.quantizers.base import constant, wide
 
 
@@ -28,9 +29,12 @@ class QuantizedLayer(nn.Module):
     gradient_quantizer : GradientQuantizer or None
     channel_axis : int
         Where outputs have their channels, from the end.
+    takes_groups : bool
+        Whether its weights may have a scale for each group of inputs.
     """
 
     channel_axis: ClassVar[int] = -1
+    takes_groups: ClassVar[bool] = False
     weight: Tensor
     bias: Any
     weight_quantizer: WeightQuantizer | None
@@ -51,6 +55,7 @@ class QuantizedLayer(nn.Module):
             For a quantizer with a state that belongs to another layer.
         """
         name = f"a {type(self).__name__} with weights of shape {tuple(self.weight.shape)}"
+        check_groups(weight_quantizer, self.takes_groups, name)
         if input_quantizer is not None:
             hold(input_quantizer, self, input_quantizer.owner or name)
         if weight_quantizer is not None:
@@ -129,13 +134,17 @@ class QuantizedLayer(nn.Module):
 
         An input with an offset adds ``product(1, codes_w) * (offset * scale_w)`` ahead of the bias: a second exact sum, of the weights that an output sees.
         Weights with a scale for each side of 0 make two exact sums of either, one a side, in eval; in training one product with their values.
+        Weights with a scale for each group of inputs make a sum for each: `grouped_product`; in training the values are multiplied.
         ``product`` stands for the layer's own where a call has settings of its own.
         """
         self._check_dtype()
         weight = self.quantized_weight()
-        if self.input_quantizer is None or weight is None or not self.exact:
+        grouped = isinstance(self.weight_quantizer, GroupedWeights) and self.exact
+        if self.input_quantizer is None or weight is None or not self.exact or (grouped and self.training):
             values = x if self.input_quantizer is None else self.quantized_input(x).values()
             y = self._product(values, self.rows(self.weight) if weight is None else weight.values(), product)
+        elif isinstance(self.weight_quantizer, GroupedWeights):
+            y = grouped_product(self.quantized_input(x), weight, self.weight_quantizer.group, self._sum)
         else:
             inputs = self.quantized_input(x)
             how = self.linear_map(x) if product is None else None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError
 from lobit.nn.cache import KeptCodes, codes_of
+from lobit.nn.grouped import check_groups
 from lobit.nn.holders import hold
 from lobit.nn.integer_convolution import EXACT_IN_FLOAT32
 from lobit.nn.quantized import code_range
@@ -67,6 +68,7 @@ class SeveralProducts(nn.Module):
                 raise ConfigError(
                     f"quantizer {quantizer.alias!r} has a scale for each side of 0, and {name} of {self._name()} has place for one; take 'ternary'"
                 )
+            check_groups(quantizer, False, self._name())
             quantizer.attach(getattr(self, name))
             self._enter(self.weight_quantizers, name, quantizer)
 

@@ -7,7 +7,7 @@ require("lobit.optim", "torch")
 from lobit.optim.adamax import ShiftAdaMax
 from lobit.optim.bop import Bop, with_bop
 from lobit.optim.combined import CombinedOptimizer
-from lobit.optim.groups import groups_by, is_latent, is_one_bit, is_step, parameter_groups
+from lobit.optim.groups import groups_by, is_latent, is_one_bit, is_step, is_width, parameter_groups
 from lobit.optim.latent import clip_latent_weights, init_latent_weights, latent_layers, step_factor
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "is_latent",
     "is_one_bit",
     "is_step",
+    "is_width",
     "latent_layers",
     "parameter_groups",
     "step_factor",

@@ -12,11 +12,12 @@ from torch import nn
 from lobit.errors import ConfigError
 from lobit.nn import quantized_weights
 from lobit.optim.latent import StepScale, check_step_scale, step_factor
-from lobit.quantizers import Quantizer, WeightQuantizer
+from lobit.quantizers import LearnsBits, Quantizer, WeightQuantizer
 
 Predicate = Callable[[str, nn.Parameter, nn.Module], bool]
 """Told a parameter's name, itself, and the module that holds it."""
 LEARNED_STEP_RATE = 0.1  # Adam moves every parameter by about lr, and learned steps are a tenth the size of what they quantize
+LEARNED_WIDTH_RATE = 5  # widths are logarithms of steps: with Adam's usual rate of 1e-3, 200 steps a bit
 
 
 def weight_quantizer(parameter: nn.Parameter, module: nn.Module) -> WeightQuantizer | None:
@@ -44,6 +45,11 @@ def is_sign(quantizer: WeightQuantizer) -> bool:
 def is_step(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
     """Whether a parameter is a quantizer's own, such as a learned step."""
     return isinstance(module, Quantizer)
+
+
+def is_width(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    """Whether a parameter makes a learned width, see `lobit.quantizers.LearnedBits`; it is one of those of `is_step`."""
+    return isinstance(module, LearnsBits)
 
 
 def groups_by(
@@ -90,9 +96,10 @@ def groups_by(
 def parameter_groups(
     model: nn.Module, lr: float, *, step_scale: StepScale | None = None, weight_decay: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Parameter groups for an optimizer: latent weights get their layer's step and no decay, learned quantizer steps a tenth of the rate and no decay, the rest the plain rate.
+    """Parameter groups for an optimizer: each kind of parameter with its rate.
 
-    `groups_by` makes others.
+    Latent weights get their layer's step and no decay, learned quantizer steps a tenth of the rate and no decay, learned widths five times the rate and no decay, the
+    rest the plain rate. `groups_by` makes others.
 
     Raises
     ------
@@ -101,7 +108,12 @@ def parameter_groups(
     """
     latent = {"lr": lr, "weight_decay": 0.0, "step_scale": step_scale}
     step = {"lr": lr * LEARNED_STEP_RATE, "weight_decay": 0.0}
-    return groups_by(model, {is_latent: latent, is_step: step}, rest={"lr": lr, "weight_decay": weight_decay})
+    width = {"lr": lr * LEARNED_WIDTH_RATE, "weight_decay": 0.0}
+    return groups_by(model, {is_latent: latent, _is_plain_step: step, is_width: width}, rest={"lr": lr, "weight_decay": weight_decay})
+
+
+def _is_plain_step(name: str, parameter: nn.Parameter, module: nn.Module) -> bool:
+    return is_step(name, parameter, module) and not is_width(name, parameter, module)
 
 
 def parameters_of(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:

@@ -18,7 +18,10 @@ from lobit.quantizers.gradients import (
     linear_gradients,
     log_gradients,
 )
+from lobit.quantizers.groups import GroupedWeights
 from lobit.quantizers.heaviside import Heaviside, HeavisideWeights, heaviside
+from lobit.quantizers.learned_bits import LearnedBits, LearnedBitsWeights
+from lobit.quantizers.learned_range import LearnsBits, learned_bits
 from lobit.quantizers.linear import LinearQuant, LinearQuantWeights, linear_quant
 from lobit.quantizers.log import LogQuant, LogQuantWeights, log_quant
 from lobit.quantizers.lsq import LSQ, LSQWeights, lsq
@@ -66,11 +69,15 @@ __all__ = [
     "FromWeights",
     "GradientQuantizer",
     "Grid",
+    "GroupedWeights",
     "Heaviside",
     "HeavisideWeights",
     "IdentitySign",
     "LSQPlus",
     "LSQWeights",
+    "LearnedBits",
+    "LearnedBitsWeights",
+    "LearnsBits",
     "LinearGradients",
     "LinearQuant",
     "LinearQuantWeights",
@@ -109,6 +116,7 @@ __all__ = [
     "dorefa_weights",
     "get",
     "heaviside",
+    "learned_bits",
     "linear_gradients",
     "linear_quant",
     "log_gradients",

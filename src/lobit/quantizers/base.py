@@ -24,7 +24,7 @@ class Quantized(NamedTuple):
     codes : Tensor
         Float tensor of the input's shape that holds integers; carries the straight-through gradient.
     scale : Tensor
-        float32, of shape ``()``, or ``(O, 1, ..)`` for weights with one scale per output channel.
+        float32, of shape ``()``, or ``(O, 1, ..)`` for weights with one scale per output channel; ``(O, K)`` for those of a linear layer with one per group of inputs.
     zero : int
         The code of real 0; always 0 for weights.
     offset : Tensor, optional

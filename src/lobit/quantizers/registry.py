@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from lobit.errors import ConfigError
 from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantizer, Role, WeightQuantizer
+from lobit.quantizers.groups import GroupedWeights
 
 Q = TypeVar("Q", bound=Quantizer)
 Identifier = None | str | Mapping[str, Any] | Callable[[], Quantizer] | Quantizer
@@ -64,7 +65,7 @@ def get(identifier: Identifier, role: Role, bits: int | None = None) -> Any:
     ----------
     identifier : None, str, dict, callable or Quantizer
         None gives None. A name builds the registered class. A dict holds ``name`` and arguments of the class, such as
-        ``{"name": "lsq", "bits": 4, "nonnegative": True}``. A callable is called without arguments. A quantizer is returned as it is.
+        ``{"name": "lsq", "bits": 4, "nonnegative": True}``; of weights it may hold ``group``, see `GroupedWeights`. A callable is called without arguments. A quantizer is returned as it is.
     role : {"weights", "activations", "gradients"}
         What is quantized.
     bits : int, optional
@@ -90,7 +91,9 @@ def get(identifier: Identifier, role: Role, bits: int | None = None) -> Any:
         settings = dict(identifier)
         if "name" not in settings:
             raise ConfigError(f"a quantizer given as a dict needs 'name', one of {', '.join(names(role))}; got {settings!r}")
+        group = settings.pop("group", None) if role == "weights" else None
         quantizer = _build(settings.pop("name"), role, settings, bits)
+        quantizer = quantizer if group is None else GroupedWeights(quantizer, group)
     elif callable(identifier):
         quantizer = identifier()
     else:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,12 @@ CHECKPOINT_SUFFIX = ".ckpt"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A graph, what it is called, and the bytes of the file where it came from one."""
+    """A graph, what it is called, the bytes of the file where it came from one, and the bytes of scales that no graph has a place for, by layer (see `lobit.report.groups`)."""
 
     title: str
     graph: Graph
     file_bytes: int | None = None
+    group_scales: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_network(what: Any, example: Tensor | Sequence[Tensor] | None = None, bits: str | Bits | None = None) -> Network:
@@ -68,7 +69,7 @@ def find_network(what: Any, example: Tensor | Sequence[Tensor] | None = None, bi
         raise ConfigError(f"a network is a path, a name, a Graph, a Session or an nn.Module, not {type(what).__name__}")
     if example is None:
         raise ConfigError("a model needs an example of its input: a float32 tensor with a batch axis, such as torch.rand(2, 3, 32, 32)")
-    return Network(type(what).__name__, _graph_of(what, example))
+    return _captured(type(what).__name__, what, example)
 
 
 def _named(what: str, bits: str | Bits | None) -> Network:
@@ -103,7 +104,7 @@ def _by_name(name: str, bits: str | Bits | None) -> Network:
     if name in models:
         widths = Bits() if bits is None else Bits.parse(bits)
         title = f"model {name}, {_text(widths)}, untrained"
-        return Network(title, _graph_of(create(name, bits=widths), _noise(name)))
+        return _captured(title, create(name, bits=widths), _noise(name))
     if name in recipes:
         return _recipe(name, bits)
     near = difflib.get_close_matches(name, [*models, *recipes], n=1)
@@ -116,7 +117,7 @@ def _run(what: str, kind: str) -> Network:
     from lobit.training import load_model
 
     model, recipe = load_model(what)
-    return Network(f"{kind} {what} ({_of(recipe)})", _graph_of(model, _noise(recipe.model.name, recipe)))
+    return _captured(f"{kind} {what} ({_of(recipe)})", model, _noise(recipe.model.name, recipe))
 
 
 def _recipe(what: str, bits: str | Bits | None) -> Network:
@@ -127,7 +128,7 @@ def _recipe(what: str, bits: str | Bits | None) -> Network:
     recipe = load_recipe(what)
     if bits is not None:
         recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"bits": str(Bits.parse(bits))})})
-    return Network(f"recipe {what} ({_of(recipe)}), untrained", _graph_of(build_model(recipe), _noise(recipe.model.name, recipe)))
+    return _captured(f"recipe {what} ({_of(recipe)}), untrained", build_model(recipe), _noise(recipe.model.name, recipe))
 
 
 def _of(recipe: Recipe) -> str:
@@ -149,13 +150,14 @@ def _noise(model: str, recipe: Recipe | None = None) -> Tensor:
     return low + (high - low) * x
 
 
-def _graph_of(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Graph:
+def _captured(title: str, model: nn.Module, example: Tensor | Sequence[Tensor]) -> Network:
     """Capture a copy in eval mode, so that the model stays as it is."""
     from copy import deepcopy
 
     from lobit.capture.capture import capture
     from lobit.capture.trace import as_tuple
     from lobit.quantizers import calibrating
+    from lobit.report.groups import without_groups_
 
     inputs = as_tuple(example)
     model = deepcopy(model).eval()
@@ -166,7 +168,8 @@ def _graph_of(model: nn.Module, example: Tensor | Sequence[Tensor]) -> Graph:
         raise
     except Exception as error:
         raise ExportError(f"the model does not run on an input of shape {_shapes(inputs)}: {str(error).partition(chr(10))[0]}") from error
-    return capture(model, inputs).graph
+    group_scales = without_groups_(model)
+    return Network(title, capture(model, inputs).graph, group_scales=group_scales)
 
 
 def _shapes(inputs: Sequence[Tensor]) -> str:

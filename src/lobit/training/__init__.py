@@ -4,6 +4,7 @@ from lobit.extras import require
 
 require("lobit.training", "torch", "lightning", "tensorboard", "rich", "yaml", "pydantic")
 
+from lobit.training.bit_budget import BitBudget, freeze_bits
 from lobit.training.checkpoints import build_model, load_model
 from lobit.training.distillation import Distillation, distillation_loss
 from lobit.training.flips import FlipRatio
@@ -14,6 +15,7 @@ from lobit.training.run import TrainResult, load_test_set, train
 from lobit.training.schedules import QuantizationSchedule, sharpen
 
 __all__ = [
+    "BitBudget",
     "Distillation",
     "FlipRatio",
     "QuantizationSchedule",
@@ -24,6 +26,7 @@ __all__ = [
     "build_model",
     "check_finite",
     "distillation_loss",
+    "freeze_bits",
     "keep_freed_memory",
     "load_model",
     "load_test_set",
