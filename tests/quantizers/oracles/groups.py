@@ -16,7 +16,9 @@ def alone(quantizer, output, start):
     """The quantizer that one group of one output would have."""
     whole = start + GROUP <= COLUMNS
     inner = quantizer.quantizer if whole else quantizer.rest
-    settings = {name: getattr(inner, name) for name in ("bits", "threshold", "per_channel", "code_type") if hasattr(inner, name)}
+    settings = {
+        name: getattr(inner, name) for name in ("bits", "threshold", "per_channel", "code_type", "power_of_two") if hasattr(inner, name)
+    }
     if hasattr(inner, "step"):
         row = output * (COLUMNS // GROUP) + start // GROUP if whole else output
         settings["step"] = inner.step[row : row + 1]
@@ -41,16 +43,26 @@ def each(function):
     return of_all
 
 
-def row(name, bits, forward, backward, **settings):
+def row(name, bits, forward, backward, more=(), **settings):
     refused = "scales for groups of 8 inputs"
     return Row(
-        name, "weights", bits, each(forward), each(backward), {"group": GROUP}, monotone=False, refused=refused, columns=COLUMNS, **settings
+        name,
+        "weights",
+        bits,
+        each(forward),
+        each(backward),
+        {"group": GROUP, **dict(more)},
+        monotone=False,
+        refused=refused,
+        columns=COLUMNS,
+        **settings,
     )
 
 
 ROWS = [
     row("lsq", (1,), lsq.signs, lsq.in_one_step, symmetric=True),
     row("lsq", (2, 4, 8), lsq.learned, lsq.in_range),
+    row("lsq", (2, 8), lsq.learned, lsq.in_range, {"power_of_two": True}),
     row("affine", (2, 4, 8), affine.symmetric, affine.whole),
     row("magnitude_sign", (1,), sign.magnitude_sign, sign.whole_of_scaled, symmetric=True),
     row("ternary", (2,), ternary.ternary, ternary.whole, symmetric=True),
