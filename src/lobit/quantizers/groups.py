@@ -35,7 +35,7 @@ class GroupedWeights(WeightQuantizer):
 
     References
     ----------
-    Shen et al., Q-BERT, arXiv 1909.05840, section 3.2 (group-wise quantization); Dettmers and Zettlemoyer, The case for 4-bit precision, arXiv 2212.09720 (blocks of 64 weights).
+    Shen et al., Q-BERT, arXiv 1909.05840 (group-wise quantization); Dettmers and Zettlemoyer, The case for 4-bit precision, arXiv 2212.09720 (blocks of 64 weights).
     """
 
     def __init__(self, quantizer: WeightQuantizer, group: int) -> None:
