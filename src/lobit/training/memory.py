@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
     """Let this process keep memory that it frees, for its next tensors.
 
     By default glibc maps every block beyond 32 MiB anew and unmaps it when it is freed, so each large tensor of each step begins with page faults: of the
-    CIFAR-10 ConvNet's step in float32 they took 9 % in PyTorch and 13 to 14 % in lobit (`python -m benchmarks.training`, with and without ``--keep-memory``). The process does not give memory
+    CIFAR-10 ConvNet's step in float32 they took 9 % in PyTorch, and more in lobit (`python -m benchmarks.training`, with and without ``--keep-memory``). The process does not give memory
     back to the system until it ends; its peak stays what it was. `lobit train` does this; call it at the start of a training program of your own.
 
     Returns
