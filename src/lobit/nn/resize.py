@@ -84,10 +84,7 @@ class Upsample(nn.Upsample):
     Training is torch's: values and gradients. Eval of the linear modes is `resized`, which differs from torch's values by rounding alone, at most 4 units in the last
     place of the largest neighbour. Nearest places are torch's, but where torch's own kernels disagree on them: a factor that is not the ratio of the sizes. A packed file computes the same bits.
 
-    Parameters
-    ----------
-    size, scale_factor, mode, align_corners, recompute_scale_factor
-        As torch's. Modes are nearest, nearest-exact, linear (of (N, C, L)) and bilinear.
+    Parameters are torch's: size, scale_factor, mode, align_corners and recompute_scale_factor. Modes are nearest, nearest-exact, linear (of (N, C, L)) and bilinear.
 
     Raises
     ------
