@@ -17,9 +17,17 @@ def test_a_model_s_figures_are_those_of_its_graph(name):
     assert (row.input_shape, row.classes) == (model_info(name).input_shape, model_info(name).num_classes)
 
 
+def test_a_model_of_words_counts_the_steps_of_its_text():
+    (row,) = model_rows("ptb-lstm")
+    steps, words, units = 35, 10000, 300
+    assert (row.input_shape, row.classes) == ((steps,), words)
+    assert row.macs == steps * (2 * 4 * units * units + units * words)
+    assert row.weights == 2 * words * units + 2 * 4 * units * units
+
+
 def test_every_recipe_stands_with_its_model():
     rows = {row.name: row for row in model_rows()}
-    assert list(rows) == list_models()
+    assert list(rows) == sorted(list_models() + list_models(kind="words"))
     assert sorted(recipe for row in rows.values() for recipe in row.recipes) == list_recipes()
     assert all(load_recipe(recipe).model.name == name for name, row in rows.items() for recipe in row.recipes)
     assert model_rows("no*") == ()

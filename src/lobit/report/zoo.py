@@ -18,7 +18,7 @@ from lobit.runtime.report import table
 
 @dataclass(frozen=True, slots=True)
 class ModelRow:
-    """A model: the shape of one input, its classes, its weights and the multiply-accumulates of one sample as `cost_of` counts them, and its recipes."""
+    """A model: the shape of one input (of words: how many), its classes, its weights and the multiply-accumulates of one sample as `cost_of` counts them, and its recipes."""
 
     name: str
     input_shape: tuple[int, ...]
@@ -44,14 +44,15 @@ def model_rows(pattern: str = "*") -> tuple[ModelRow, ...]:
     users: dict[str, list[str]] = {}
     for recipe in list_recipes():
         users.setdefault(load_recipe(recipe).model.name, []).append(recipe)
-    return tuple(_row(name, users.get(name, [])) for name in list_models(pattern))
+    names = sorted(list_models(pattern) + list_models(pattern, "words"))
+    return tuple(_row(name, users.get(name, [])) for name in names)
 
 
 def _row(name: str, recipes: Sequence[str]) -> ModelRow:
     info = model_info(name)
     with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
         model = create(name).eval()
-        model(torch.empty(1, *info.input_shape))
+        model(torch.empty(1, *info.input_shape) if info.kind == "images" else torch.empty(*info.input_shape, 1, dtype=torch.int64))
     weights = sum(parameter.numel() for parameter in model.parameters() if parameter.ndim > 1)
     macs = counter.get_total_flops() // 2  # of products alone; a multiplication and an addition count as two
     return ModelRow(name, info.input_shape, info.num_classes, weights, macs, tuple(recipes), info.description)
