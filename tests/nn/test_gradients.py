@@ -6,13 +6,10 @@ import copy
 import gc
 import itertools
 import weakref
-from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -21,6 +18,7 @@ from lobit import nn as lnn
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
 from lobit.nn.gradients import product_with_quantized_gradient
+from tests.processes import spawned
 
 FORMS = ("dorefa", "linear", "log")
 every_form = pytest.mark.parametrize("form", FORMS)
@@ -515,19 +513,14 @@ def _two_steps(model, rank):
     return [p.grad for p in model.parameters()]
 
 
-def _worker(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=60))
-    for inputs_only in (False, True):
-        model = nn.parallel.DistributedDataParallel(net("linear", inputs_only))
-        torch.save(_two_steps(model, rank), f"{folder}/{rank}-{inputs_only}.pt")
-    dist.destroy_process_group()
+def _two_parallel_steps(rank):
+    return [_two_steps(nn.parallel.DistributedDataParallel(net("linear", inputs_only)), rank) for inputs_only in (False, True)]
 
 
 @pytest.mark.slow
 def test_two_processes_get_the_mean_of_their_gradients(tmp_path):
-    mp.spawn(_worker, (str(tmp_path),), nprocs=2)
-    for inputs_only in (False, True):
-        both = [torch.load(tmp_path / f"{rank}-{inputs_only}.pt", weights_only=True) for rank in (0, 1)]
+    found = spawned(2, _two_parallel_steps, tmp_path)
+    for inputs_only, both in zip((False, True), zip(*found, strict=True), strict=True):
         alone = [_two_steps(net("linear", inputs_only), rank) for rank in (0, 1)]
         for a, b, c, d in zip(*both, *alone, strict=True):
             assert torch.equal(a, b)

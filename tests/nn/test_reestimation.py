@@ -9,7 +9,7 @@ from torch import nn
 import lobit
 from lobit import nn as lnn
 from lobit.errors import ConfigError
-from tests.quantizers.processes import together
+from tests.processes import forked
 
 LSQ4 = {"name": "lsq", "bits": 4}
 
@@ -148,7 +148,7 @@ def test_processes_average_over_the_data_of_all(tmp_path):
 
     alone = started_alone()
     lobit.reestimate_batch_norm(alone, data)
-    for found in together(2, work, tmp_path):
+    for found in forked(2, work, tmp_path):
         for key in ("1.running_mean", "1.running_var"):
             torch.testing.assert_close(found[key], alone.state_dict()[key], rtol=1e-5, atol=1e-6)
 

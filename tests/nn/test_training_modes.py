@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import socket
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 from lobit import optim
 from lobit.convert import quantize_
 from tests.devices import DEVICES
+from tests.processes import spawned
 
 POLICIES = [
     "W1A1",
@@ -107,30 +105,21 @@ def test_a_compiled_net_is_one_graph_with_the_same_gradients(policy, device):
         torch.testing.assert_close(found[name], g, rtol=1e-3, atol=1e-4, msg=name)
 
 
-def _worker(rank, port, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    try:
-        for index, policy in enumerate([*POLICIES, "attention"]):
-            net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
-            parallel = nn.parallel.DistributedDataParallel(net)
-            mine = slice(8 * rank, 8 * rank + 8)
-            _, found = gradients(net, parallel, x[mine], labels[mine])
-            torch.save(found, f"{folder}/{index}-{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _parallel(rank):
+    found = []
+    for policy in [*POLICIES, "attention"]:
+        net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
+        mine = slice(8 * rank, 8 * rank + 8)
+        found.append(gradients(net, nn.parallel.DistributedDataParallel(net), x[mine], labels[mine])[1])
+    return found
 
 
 def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
+    processes = spawned(2, _parallel, tmp_path)
     for index, policy in enumerate([*POLICIES, "attention"]):
         net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
         _, expected = gradients(net, net, x, labels)
-        for rank in range(2):
-            found = torch.load(tmp_path / f"{index}-{rank}.pt", weights_only=True)
+        for found in (process[index] for process in processes):
             assert found.keys() == expected.keys()
             for name, g in expected.items():
                 torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-5, msg=f"{policy} {name}")

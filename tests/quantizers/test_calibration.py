@@ -18,7 +18,7 @@ from lobit import nn as lnn
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
 from lobit.quantizers.search import COARSE, RATIOS
-from tests.quantizers.processes import together
+from tests.processes import forked
 
 LSQ4 = {"name": "lsq", "bits": 4}
 GRIDS = [
@@ -362,7 +362,7 @@ def test_processes_choose_for_the_data_of_all(tmp_path):
 
     alone = small_net(batch_norm=False)
     lobit.calibrate(alone, x)
-    first, second = together(2, work, tmp_path)
+    first, second = forked(2, work, tmp_path)
     assert same(first, second)
     for key, value in alone.state_dict().items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-6, msg=key)

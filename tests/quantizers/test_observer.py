@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from lobit import quantizers as Q
 from lobit.errors import ConfigError
 from lobit.quantizers.observer import BINS
-from tests.quantizers.processes import together
+from tests.processes import forked
 
 floats = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
 values = hnp.arrays(np.float32, st.integers(1, 60), elements=floats)
@@ -118,7 +118,7 @@ def test_processes_that_join_know_what_one_would(tmp_path):
         return observer
 
     whole = observed(*parts)
-    for observer in together(3, join, tmp_path):
+    for observer in forked(3, join, tmp_path):
         assert (observer.count, observer.lowest, observer.highest, observer.exponent) == (
             whole.count,
             whole.lowest,

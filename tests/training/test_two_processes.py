@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 import lobit
 from lobit.optim import ShiftAdaMax, clip_latent_weights, parameter_groups, with_bop
 from lobit.training import QuantizationSchedule, Starved
+from tests.processes import spawned
 
 OPTIMIZERS = {
     "shift-adamax": ("W2A2", {1: "float", 2: "W4A4"}, lambda net: ShiftAdaMax(parameter_groups(net, 2.0**-8))),
@@ -20,14 +17,8 @@ OPTIMIZERS = {
 }
 
 
-def _worker(rank, port, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    try:
-        for name in OPTIMIZERS:
-            torch.save(_trained(name, rank), f"{folder}/{name}-{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+def _all_trained(rank):
+    return {name: _trained(name, rank) for name in OPTIMIZERS}
 
 
 def _trained(name, rank):
@@ -48,17 +39,14 @@ def _trained(name, rank):
             guard.check()
             optimizer.step()
             clip_latent_weights(net)
-    return dict(net.named_parameters())
+    return {name: p.detach() for name, p in net.named_parameters()}
 
 
 @pytest.mark.slow
 def test_both_processes_end_with_the_same_parameters(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(_worker, args=(port, str(tmp_path)), nprocs=2)
+    found = spawned(2, _all_trained, tmp_path)
     for name in OPTIMIZERS:
-        a, b = (torch.load(tmp_path / f"{name}-{rank}.pt", weights_only=True) for rank in range(2))
+        a, b = (process[name] for process in found)
         assert a.keys() == b.keys()
         assert all(torch.equal(a[key], b[key]) for key in a), name
         assert all(torch.isfinite(value).all() for value in a.values()), name
