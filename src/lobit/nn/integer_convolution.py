@@ -4,7 +4,7 @@ A sum of integers is the same whoever forms it. On a processor whose vector inst
 convolutions in bytes, and in float32 elsewhere. Gradients are floats, so the backward pass stays in float32.
 
 Those kernels take unsigned inputs. Codes from lo < 0 become ``u = x - lo``, the border too, and ``sum u w = sum x w - lo sum w``: what is too much is one number for
-each output channel. (The kernels know a zero point too, but then lay out the weights three times as slowly.)
+each output channel.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ BYTE = 255
 EXACT_IN_FLOAT32 = 2**24
 LARGEST_K = 2**31 // (BYTE * 128)  # products of bytes whose sum an int32 always holds
 WORTH_PACKING = 128  # outputs of a channel, below which laying out the weights takes longer than the product saves
+SHORTEST = 8  # values of an image that the native loops take
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def integer_convolution(
     of_x, outputs = held[0], output_size(x, weight, how)
     if not _fits(x, weight, outputs, how, held) or not available():
         return None
-    planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= 8
+    planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= SHORTEST
     out = torch.empty(len(x), len(weight), *outputs) if planes else None  # ahead of what is freed again, so that it leaves no hole
     offset = weight.sum((1, 2, 3)).mul_(of_x.zero) if of_x.zero else None
     codes = _in_border(x, of_x, (how.padding[0], how.padding[1]))
@@ -127,10 +128,10 @@ def _in_border(x: Tensor, of_x: Integers, padding: tuple[int, int]) -> Tensor | 
     """Unsigned bytes of an input and its border, in channels-last memory; None where there are values that are no codes."""
     if x.is_contiguous():
         return fused.to_pixels(x, of_x.lo, of_x.hi, of_x.zero, padding)
-    codes = fused.to_bytes(x, of_x.lo, of_x.hi, of_x.dtype)
+    codes = fused.to_bytes(x, of_x.lo, of_x.hi, torch.uint8)
     if codes is None:
         return None
-    codes = (codes + of_x.zero).to(torch.uint8)  # a byte that overflows comes around to the right one
+    codes = codes.add_(of_x.zero)  # modulo 256, as the bytes are, so that the sum is right: it is 0 .. 255
     return F.pad(codes, [padding[1], padding[1], padding[0], padding[0]], value=of_x.zero) if any(padding) else codes
 
 
@@ -142,7 +143,25 @@ def _fits(x: Tensor, weight: Tensor, outputs: list[int], how: Convolution, held:
     exact = hi - lo <= BYTE and hi + held[0].zero <= BYTE and of_weight.dtype == torch.int8 and k <= LARGEST_K
     if lo < 0:
         exact = exact and k * (hi - lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32
-    return exact and x.shape[1] == weight.shape[1] and min(outputs) > 0 and len(x) * math.prod(outputs) >= WORTH_PACKING
+    fits = x.shape[1] == weight.shape[1] and min(outputs) > 0
+    worth_it = x[0].numel() >= SHORTEST and len(x) * math.prod(outputs) >= WORTH_PACKING
+    return exact and fits and worth_it and _is_right(outputs, tuple(weight.shape[2:]), how.stride)
+
+
+def _is_right(outputs: list[int], kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether a geometry is one that the byte kernels compute rightly.
+
+    On AMX those of oneDNN 3.12, in PyTorch 2.13, are silently wrong for three kinds with a stride:
+    - outputs one column wide: rows of the input are taken to be as far apart as stride times kernel width;
+    - a kernel's width and its stride with a common divisor of 4 or more, as patches have: that many columns become one of more channels, which are then
+      padded in the weights as they were before, and not as they are;
+    - a stride beyond the kernel: room is made for the input that the kernel covers alone, and sums overwrite the rest (uxlfoundation/oneDNN#5494).
+    What has a kernel of 1x1 is computed by another of its kernels.
+    """
+    if math.prod(kernel) == 1:
+        return True
+    columns = math.gcd(kernel[1], stride[1])
+    return outputs[1] > 1 and columns < 4 and all(step <= size for step, size in zip(stride, kernel, strict=True))
 
 
 def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
