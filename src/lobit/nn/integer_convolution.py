@@ -10,6 +10,7 @@ each output channel.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -24,6 +25,7 @@ BYTE = 255
 EXACT_IN_FLOAT32 = 2**24
 LARGEST_K = 2**31 // (BYTE * 128)  # products of bytes whose sum an int32 always holds
 WORTH_PACKING = 128  # outputs of a channel, below which laying out the weights takes longer than the product saves
+LARGEST_KERNEL, LARGEST_STRIDE = 7, 3  # along an axis, see `_is_right`
 SHORTEST = 8  # values of an image that the native loops take
 
 
@@ -145,23 +147,21 @@ def _fits(x: Tensor, weight: Tensor, outputs: list[int], how: Convolution, held:
         exact = exact and k * (hi - lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32
     fits = x.shape[1] == weight.shape[1] and min(outputs) > 0
     worth_it = x[0].numel() >= SHORTEST and len(x) * math.prod(outputs) >= WORTH_PACKING
-    return exact and fits and worth_it and _is_right(outputs, tuple(weight.shape[2:]), how.stride)
+    return exact and fits and worth_it and _is_right(weight.shape[2:], how.stride, outputs)
 
 
-def _is_right(outputs: list[int], kernel: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether a geometry is one that the byte kernels compute rightly.
+def _is_right(kernel: Sequence[int], stride: tuple[int, ...], outputs: list[int]) -> bool:
+    """Whether a geometry is among those that the byte kernels compute rightly.
 
-    On AMX those of oneDNN 3.12, in PyTorch 2.13, are silently wrong for three kinds with a stride:
-    - outputs one column wide: rows of the input are taken to be as far apart as stride times kernel width;
-    - a kernel's width and its stride with a common divisor of 4 or more, as patches have: that many columns become one of more channels, which are then
-      padded in the weights as they were before, and not as they are;
+    On AMX those of oneDNN 3.12, in PyTorch 2.13, are silently wrong for three kinds, each of which is left out with what is around it:
+    - outputs one column wide: rows of the input are taken to be further apart than they are;
+    - few channels at many places, multiplied as more channels at one: weights are padded as if they were not. So it is with kernels of 8 rows or columns, and
+      where the width of a kernel and its stride have a common divisor of 4, as patches have;
     - a stride beyond the kernel: room is made for the input that the kernel covers alone, and sums overwrite the rest (uxlfoundation/oneDNN#5494).
-    What has a kernel of 1x1 is computed by another of its kernels.
+    A kernel of 1x1 is another function there, and right.
     """
-    if math.prod(kernel) == 1:
-        return True
-    columns = math.gcd(kernel[1], stride[1])
-    return outputs[1] > 1 and columns < 4 and all(step <= size for step, size in zip(stride, kernel, strict=True))
+    simple = all(size <= LARGEST_KERNEL and step <= min(size, LARGEST_STRIDE) for size, step in zip(kernel, stride, strict=True))
+    return math.prod(kernel) == 1 or (simple and outputs[1] > 1)
 
 
 def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
