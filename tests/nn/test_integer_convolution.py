@@ -14,6 +14,7 @@ from benchmarks.training.nets import TASKS
 from lobit import nn as lnn
 from lobit.nn import integer_convolution as bytes_of
 from lobit.nn.integer_convolution import LARGEST_K, Convolution, Integers, integer_convolution
+from lobit.nn.scaled_product import scaled_product
 
 needs_kernels = pytest.mark.skipif(not bytes_of.available(), reason="no exact byte kernels in this PyTorch, on this processor")
 LEVELS = {
@@ -24,7 +25,7 @@ LEVELS = {
     "s4": Integers(-8, 7),
     "u8": Integers(0, 255),
 }
-WEIGHTS = {"signs": Integers(-1, 1, True), "s2": Integers(-2, 1), "s8": Integers(-128, 127), "u1": Integers(0, 1)}
+WEIGHTS = {"signs": Integers(-1, 1, True), "s2": Integers(-2, 1), "s4": Integers(-8, 7), "s8": Integers(-128, 127), "u1": Integers(0, 1)}
 
 
 def draw(shape, held, generator):
@@ -41,15 +42,18 @@ def exact(x, w, how):
     return F.conv2d(x.double(), w.double(), None, how.stride, how.padding, how.dilation)
 
 
-SIZES = st.one_of(st.integers(1, 3), st.integers(1, 16))
+SIZES, STEPS = (
+    st.one_of(st.integers(1, 3), st.integers(1, 7), st.integers(1, 16)),
+    st.one_of(st.integers(1, 2), st.integers(1, 3), st.integers(1, 16)),
+)
 CHANNELS = st.one_of(st.sampled_from([1, 3, 4, 8, 16, 32, 48, 64, 128]), st.integers(1, 130))
 
 
 @needs_kernels
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=600)
 @given(
     data=st.data(), seed=st.integers(0, 2**31), of_x=st.sampled_from(sorted(LEVELS)), of_w=st.sampled_from(sorted(WEIGHTS)),
-    channels=CHANNELS, outputs=st.integers(1, 70), kernel=st.tuples(SIZES, SIZES), stride=st.tuples(SIZES, SIZES), out=st.tuples(SIZES, SIZES),
+    channels=CHANNELS, outputs=st.integers(1, 70), kernel=st.tuples(SIZES, SIZES), stride=st.tuples(STEPS, STEPS), out=st.tuples(SIZES, SIZES),
 )  # fmt: skip
 def test_any_geometry_has_the_sums_of_float64_or_is_left_to_float(data, seed, of_x, of_w, channels, outputs, kernel, stride, out):
     dilation, padding = (
@@ -122,6 +126,7 @@ def test_geometries_that_the_kernels_compute_wrongly_are_left_to_float_and_those
     how = Convolution(stride, (0, 0), dilation, 1)
     y = sums_of(x, w, how, held)
     assert y is None if name in NASTY else torch.equal(y.double(), exact(x, w, how))
+    assert torch.equal(scaled_product(x, w, torch.tensor(1.0), None, how, held).double(), exact(x, w, how))
 
 
 @needs_kernels
@@ -193,6 +198,43 @@ def test_an_input_that_is_no_code_is_left_to_float(value, layout):
     assert sums_of(x, w, Convolution((1, 1), (1, 1), (1, 1), 1), (LEVELS["u2"], WEIGHTS["s2"])) is None
 
 
+RANGES = [(-102, 153), (-1, 254), (-128, 127), (-129, 126), (-254, 1), (-255, 0), (-51, 76), (-200, -100), (-3, 200), (100, 255), (7, 7)]
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("lo", "hi"), RANGES)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_any_256_integers_have_sums_and_gradients_of_float64(lo, hi, layout, padding):
+    generator, held = torch.Generator().manual_seed(0), (Integers(lo, hi), WEIGHTS["s4"])
+    x = draw((8, 10, 12, 14), held[0], generator)
+    x.view(-1)[:2] = torch.tensor([lo, hi])
+    x = x.to(memory_format=layout)
+    weight, grad = draw((12, 10, 3, 3), held[1], generator), draw((8, 12, 10 + 2 * padding, 12 + 2 * padding), LEVELS["s2"], generator)
+    how = Convolution((1, 1), (padding, padding), (1, 1), 1)
+    assert torch.equal(sums_of(x, weight, how, held).double(), exact(x, weight, how))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.detach().to(dtype).requires_grad_() for t in (x, weight)]
+        y = scaled_product(*leaves, torch.tensor(0.5), None, how, held) if dtype == torch.float32 else exact(*leaves, how) * 0.5
+        y.backward(grad.to(dtype))
+        found.append([y.detach(), *(leaf.grad for leaf in leaves)])
+    assert all(torch.equal(a.double(), b) for a, b in zip(*found, strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize("bits", [3, 7, 8])
+@pytest.mark.parametrize("ends", [(-2.0, 3.0), (-5.0, 0.1), (-0.1, 5.0), (-6.0, -1.0), (1.0, 4.0)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_inputs_with_a_zero_point_are_the_same_in_training_and_in_eval(bits, ends, layout):
+    torch.manual_seed(0)
+    layer = lnn.Conv2d(16, 32, 3, padding=1, weight_quantizer={"name": "lsq", "bits": 4}, input_quantizer={"name": "affine", "bits": bits})
+    x = (torch.rand(4, 16, 16, 16) * (ends[1] - ends[0]) + ends[0]).to(memory_format=layout)
+    layer(x)
+    y = layer(x)
+    assert torch.equal(y, layer.eval()(x))
+
+
 @pytest.mark.parametrize("where", ["x", "weight", "bias"])
 def test_a_value_that_is_not_a_number_comes_through_a_layer(where):
     layer = lnn.Conv2d(8, 4, 3, padding=1, weight_quantizer={"name": "lsq", "bits": 2}, input_quantizer={"name": "lsq", "bits": 2})
@@ -247,13 +289,38 @@ def test_where_there_are_no_byte_kernels_none_are_used(monkeypatch):
         bytes_of.available.cache_clear()
 
 
-def test_kernels_that_are_not_exact_are_not_used(monkeypatch):
-    def saturating(x, weight, how):
-        return F.conv2d(x.float(), weight.float()).clamp(-(2**15), 2**15 - 1)
+def clamped(x, weight, how):
+    return F.conv2d(x.float(), weight.float(), None, how.stride, 0, how.dilation).clamp(-(2**15), 2**15 - 1)
 
-    monkeypatch.setattr(bytes_of, "byte_convolution", saturating)
+
+def wrong_where(spoilt):
+    def convolution(x, weight, how):
+        y = F.conv2d(x.double(), weight.double(), None, how.stride, 0, how.dilation).float()
+        y[-1, -1, -1, -1] += 1024 * spoilt(weight, how)
+        return y
+
+    return convolution
+
+
+@pytest.mark.parametrize(
+    "kernels",
+    [
+        clamped,
+        wrong_where(lambda weight, how: how.stride == (2, 2) and weight.shape[2] == 3),
+        wrong_where(lambda weight, how: how.stride == (2, 2) and weight.shape[2] == 1),
+        wrong_where(lambda weight, how: how.stride == weight.shape[2:] == (2, 2)),
+        wrong_where(lambda weight, how: weight.shape[1] == 3),
+        wrong_where(lambda weight, how: how.dilation == (2, 2)),
+    ],
+    ids=["saturating", "stride", "stride of one pixel", "patches", "images", "dilation"],
+)
+def test_kernels_that_are_not_exact_are_not_used(kernels, monkeypatch):
     bytes_of.available.cache_clear()
     try:
+        monkeypatch.setattr(bytes_of, "byte_convolution", wrong_where(lambda weight, how: False))
+        assert bytes_of.available()
+        bytes_of.available.cache_clear()
+        monkeypatch.setattr(bytes_of, "byte_convolution", kernels)
         assert not bytes_of.available()
     finally:
         bytes_of.available.cache_clear()

@@ -26,6 +26,16 @@ EXACT_IN_FLOAT32 = 2**24
 LARGEST_K = 2**31 // (BYTE * 128)  # products of bytes whose sum an int32 always holds
 WORTH_PACKING = 128  # outputs of a channel, below which laying out the weights takes longer than the product saves
 LARGEST_KERNEL, LARGEST_STRIDE = 7, 3  # along an axis, see `_is_right`
+KINDS = (  # height, width, channels, outputs, kernel, stride, dilation: oneDNN lays out input and weights in a way of its own for each
+    (8, 8, 64, 16, 3, 1, 1),
+    (5, 66, 64, 16, 3, 1, 1),  # wide enough to read the input where it lies
+    (9, 9, 33, 20, 3, 1, 2),
+    (9, 9, 64, 33, 3, 2, 1),
+    (8, 8, 32, 33, 2, 2, 1),  # two columns as one of twice the channels
+    (16, 16, 3, 32, 7, 2, 1),  # few channels
+    (8, 8, 64, 33, 1, 1, 1),
+    (8, 8, 64, 33, 1, 2, 1),
+)
 SHORTEST = 8  # values of an image that the native loops take
 
 
@@ -176,12 +186,18 @@ def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
 
 @cache
 def available() -> bool:
-    """Whether PyTorch has these kernels here, and they are exact at the largest codes, where products of bytes without VNNI would saturate."""
-    how = Convolution((1, 1), (0, 0), (1, 1), 1)
-    weight = torch.full((16, 64, 3, 3), -128, dtype=torch.int8)
-    weight[8:] = 127
-    x = torch.full((2, 64, 8, 8), BYTE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    """Whether PyTorch has these kernels here, and they are exact: at the largest codes, where products of bytes without VNNI saturate, and at one of each kind."""
+    generator = torch.Generator().manual_seed(0)
     try:
-        return torch.equal(byte_convolution(x, weight, how), F.conv2d(x.double(), weight.double()).float())
+        return all(_is_exact(shape, generator) for shape in KINDS)
     except (AttributeError, RuntimeError, NotImplementedError):  # no such operator here, or not for this processor
         return False
+
+
+def _is_exact(shape: tuple[int, ...], generator: torch.Generator) -> bool:
+    height, width, channels, outputs, kernel, stride, dilation = shape
+    x = torch.randint(0, BYTE + 1, (2, channels, height, width), generator=generator, dtype=torch.uint8)
+    weight = torch.randint(-128, 128, (outputs, channels, kernel, kernel), generator=generator, dtype=torch.int8)
+    x[1], weight[0], weight[1] = BYTE, -128, 127
+    x, how = x.contiguous(memory_format=torch.channels_last), Convolution((stride, stride), (0, 0), (dilation, dilation), 1)
+    return torch.equal(byte_convolution(x, weight, how), F.conv2d(x.double(), weight.double(), None, stride, 0, dilation).float())
