@@ -197,3 +197,16 @@ def test_images_become_bytes_in_a_border_and_sums_become_planes(images, channels
         assert fused.to_pixels(spoilt, lo, 1, -lo, (above, before)) is None
         assert fused.to_bytes(spoilt, lo, 1, torch.int8) is None
     assert torch.equal(fused.to_bytes(x, lo, 1, torch.int8), x.to(torch.int8))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int32, torch.float32, torch.bool])
+def test_bytes_are_written_into_tensors_of_bytes_alone(dtype):
+    with pytest.raises(TypeError, match=r"-102 \.\. 153 .*uint8"):
+        fused.to_bytes(torch.zeros(fused.SMALLEST), -102, 153, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8])
+@pytest.mark.parametrize(("lo", "hi"), [(-102, 153), (-255, 0), (0, 255), (-128, 127)])
+def test_bytes_are_integers_modulo_256(dtype, lo, hi):
+    x = torch.arange(lo, hi + 1.0).repeat(20)
+    assert torch.equal(fused.to_bytes(x, lo, hi, dtype), torch.from_numpy(x.numpy().astype("int16").astype(str(dtype)[6:])))

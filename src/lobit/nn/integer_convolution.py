@@ -4,12 +4,13 @@ A sum of integers is the same whoever forms it. On a processor whose vector inst
 convolutions in bytes, and in float32 elsewhere. Gradients are floats, so the backward pass stays in float32.
 
 Those kernels take unsigned inputs. Codes from lo < 0 become ``u = x - lo``, the border too, and ``sum u w = sum x w - lo sum w``: what is too much is one number for
-each output channel. (The kernels know a zero point too, but then lay out the weights three times as slowly.)
+each output channel.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -24,6 +25,18 @@ BYTE = 255
 EXACT_IN_FLOAT32 = 2**24
 LARGEST_K = 2**31 // (BYTE * 128)  # products of bytes whose sum an int32 always holds
 WORTH_PACKING = 128  # outputs of a channel, below which laying out the weights takes longer than the product saves
+LARGEST_KERNEL, LARGEST_STRIDE = 7, 3  # along an axis, see `_is_right`
+KINDS = (  # height, width, channels, outputs, kernel, stride, dilation: oneDNN lays out input and weights in a way of its own for each
+    (8, 8, 64, 16, 3, 1, 1),
+    (5, 66, 64, 16, 3, 1, 1),  # wide enough to read the input where it lies
+    (9, 9, 33, 20, 3, 1, 2),
+    (9, 9, 64, 33, 3, 2, 1),
+    (8, 8, 32, 33, 2, 2, 1),  # two columns as one of twice the channels
+    (16, 16, 3, 32, 7, 2, 1),  # few channels
+    (8, 8, 64, 33, 1, 1, 1),
+    (8, 8, 64, 33, 1, 2, 1),
+)
+SHORTEST = 8  # values of an image that the native loops take
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +100,7 @@ def integer_convolution(
     of_x, outputs = held[0], output_size(x, weight, how)
     if not _fits(x, weight, outputs, how, held) or not available():
         return None
-    planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= 8
+    planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= SHORTEST
     out = torch.empty(len(x), len(weight), *outputs) if planes else None  # ahead of what is freed again, so that it leaves no hole
     offset = weight.sum((1, 2, 3)).mul_(of_x.zero) if of_x.zero else None
     codes = _in_border(x, of_x, (how.padding[0], how.padding[1]))
@@ -127,10 +140,10 @@ def _in_border(x: Tensor, of_x: Integers, padding: tuple[int, int]) -> Tensor | 
     """Unsigned bytes of an input and its border, in channels-last memory; None where there are values that are no codes."""
     if x.is_contiguous():
         return fused.to_pixels(x, of_x.lo, of_x.hi, of_x.zero, padding)
-    codes = fused.to_bytes(x, of_x.lo, of_x.hi, of_x.dtype)
+    codes = fused.to_bytes(x, of_x.lo, of_x.hi, torch.uint8)
     if codes is None:
         return None
-    codes = (codes + of_x.zero).to(torch.uint8)  # a byte that overflows comes around to the right one
+    codes = codes.add_(of_x.zero)  # modulo 256, as the bytes are, so that the sum is right: it is 0 .. 255
     return F.pad(codes, [padding[1], padding[1], padding[0], padding[0]], value=of_x.zero) if any(padding) else codes
 
 
@@ -142,7 +155,23 @@ def _fits(x: Tensor, weight: Tensor, outputs: list[int], how: Convolution, held:
     exact = hi - lo <= BYTE and hi + held[0].zero <= BYTE and of_weight.dtype == torch.int8 and k <= LARGEST_K
     if lo < 0:
         exact = exact and k * (hi - lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32
-    return exact and x.shape[1] == weight.shape[1] and min(outputs) > 0 and len(x) * math.prod(outputs) >= WORTH_PACKING
+    fits = x.shape[1] == weight.shape[1] and min(outputs) > 0
+    worth_it = x[0].numel() >= SHORTEST and len(x) * math.prod(outputs) >= WORTH_PACKING
+    return exact and fits and worth_it and _is_right(weight.shape[2:], how.stride, outputs)
+
+
+def _is_right(kernel: Sequence[int], stride: tuple[int, ...], outputs: list[int]) -> bool:
+    """Whether a geometry is among those that the byte kernels compute rightly.
+
+    On AMX those of oneDNN 3.12, in PyTorch 2.13, are silently wrong for three kinds, each of which is left out with what is around it:
+    - outputs one column wide: rows of the input are taken to be further apart than they are;
+    - few channels at many places, multiplied as more channels at one: weights are padded as if they were not. So it is with kernels of 8 rows or columns, and
+      where the width of a kernel and its stride have a common divisor of 4, as patches have;
+    - a stride beyond the kernel: room is made for the input that the kernel covers alone, and sums overwrite the rest (uxlfoundation/oneDNN#5494).
+    A kernel of 1x1 is another function there, and right.
+    """
+    simple = all(size <= LARGEST_KERNEL and step <= min(size, LARGEST_STRIDE) for size, step in zip(kernel, stride, strict=True))
+    return math.prod(kernel) == 1 or (simple and outputs[1] > 1)
 
 
 def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
@@ -157,12 +186,18 @@ def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
 
 @cache
 def available() -> bool:
-    """Whether PyTorch has these kernels here, and they are exact at the largest codes, where products of bytes without VNNI would saturate."""
-    how = Convolution((1, 1), (0, 0), (1, 1), 1)
-    weight = torch.full((16, 64, 3, 3), -128, dtype=torch.int8)
-    weight[8:] = 127
-    x = torch.full((2, 64, 8, 8), BYTE, dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    """Whether PyTorch has these kernels here, and they are exact: at the largest codes, where products of bytes without VNNI saturate, and at one of each kind."""
+    generator = torch.Generator().manual_seed(0)
     try:
-        return torch.equal(byte_convolution(x, weight, how), F.conv2d(x.double(), weight.double()).float())
+        return all(_is_exact(shape, generator) for shape in KINDS)
     except (AttributeError, RuntimeError, NotImplementedError):  # no such operator here, or not for this processor
         return False
+
+
+def _is_exact(shape: tuple[int, ...], generator: torch.Generator) -> bool:
+    height, width, channels, outputs, kernel, stride, dilation = shape
+    x = torch.randint(0, BYTE + 1, (2, channels, height, width), generator=generator, dtype=torch.uint8)
+    weight = torch.randint(-128, 128, (outputs, channels, kernel, kernel), generator=generator, dtype=torch.int8)
+    x[1], weight[0], weight[1] = BYTE, -128, 127
+    x, how = x.contiguous(memory_format=torch.channels_last), Convolution((stride, stride), (0, 0), (dilation, dilation), 1)
+    return torch.equal(byte_convolution(x, weight, how), F.conv2d(x.double(), weight.double(), None, stride, 0, dilation).float())

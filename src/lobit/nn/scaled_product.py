@@ -156,8 +156,8 @@ def scaled_product(
     held : pair of Integers
         Those in ``x`` and ``weight``, which the backward pass keeps as bytes, or bits where they are signs.
     tangent : Tangent, optional
-        Of a convolution's ``x``, through which the gradient of its parameter comes; ``x`` has then none of its own. With few input channels, as images
-        have, this one product in place of ``product^T(g, w)`` takes a fifth of its time.
+        Of a convolution's ``x``, through which the gradient of its parameter comes; ``x`` has then none of its own. One forward product takes
+        the place of ``product^T(g, w)``: the parameter's gradient is a number, and that of an image would be asked for nothing else.
     """
     if scale.device.type == "cpu" and not scale.requires_grad and scale.numel() == 1 and scale.item() == 1.0:
         scale = None  # type: ignore[assignment]  # a pass over the output that would change nothing

@@ -131,7 +131,11 @@ def signs(bits: Tensor, shape: torch.Size, stride: tuple[int, ...]) -> Tensor:
 
 
 def to_bytes(x: Tensor, lo: int, hi: int, dtype: torch.dtype) -> Tensor | None:
-    """Integers lo .. hi as int8 or uint8 in the same order of memory; None where there are other values, or NaN."""
+    """Integers lo .. hi, at most 256 of them, modulo 256 as int8 or uint8 in the same order of memory; None where there are other values, or NaN."""
+    if dtype not in (torch.int8, torch.uint8):
+        raise TypeError(
+            f"integers {lo} .. {hi} are written as bytes, which a tensor of {dtype} does not hold: ask for torch.int8 or torch.uint8"
+        )
     out = torch.empty_like(x, dtype=dtype)
     others = torch.empty(-(-x.numel() // COLUMNS), dtype=torch.float64)
     _native.training.bytes(x.data_ptr(), out.data_ptr(), others.data_ptr(), x.numel(), COLUMNS, lo, hi, *_where())
