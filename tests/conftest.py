@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Several tests fork or measure; threads of the numeric libraries only get in their way on small machines.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -13,3 +14,6 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+# Under nohup the commands that tests start and hang up on would inherit that it is ignored.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)

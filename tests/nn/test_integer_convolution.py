@@ -324,3 +324,32 @@ def test_kernels_that_are_not_exact_are_not_used(kernels, monkeypatch):
         assert not bytes_of.available()
     finally:
         bytes_of.available.cache_clear()
+
+
+@needs_kernels
+def test_a_geometry_that_fails_its_proof_is_left_to_float(monkeypatch):
+    held, how = (LEVELS["u2"], WEIGHTS["s2"]), Convolution((1, 1), (1, 1), (1, 1), 1)
+    generator = torch.Generator().manual_seed(0)
+    x, w = draw((4, 8, 16, 16), held[0], generator), draw((6, 8, 3, 3), held[1], generator)
+    right, tried = bytes_of.byte_convolution, []
+
+    def wrong(*given):
+        tried.append(given)
+        sums = right(*given)
+        sums[-1, -1, -1, -1] += 1
+        return sums
+
+    assert bytes_of.available()
+    monkeypatch.setattr(bytes_of, "_PROOFS", {})
+    with monkeypatch.context() as fault:
+        fault.setattr(bytes_of, "byte_convolution", wrong)
+        assert sums_of(x, w, how, held) is None
+        assert sums_of(x, w, how, held) is None
+    assert len(tried) == 1
+    monkeypatch.setattr(bytes_of, "_PROOFS", {})
+    monkeypatch.setattr(bytes_of, "MOST_PROOFS", 1)
+    state = torch.get_rng_state()
+    assert sums_of(x, w, how, held) is not None
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sums_of(x[:3], w, how, held) is None, "no more proofs are made"
+    assert sums_of(x, w, how, held) is not None

@@ -5,6 +5,9 @@ convolutions in bytes, and in float32 elsewhere. Gradients are floats, so the ba
 
 Those kernels take unsigned inputs. Codes from lo < 0 become ``u = x - lo``, the border too, and ``sum u w = sum x w - lo sum w``: what is too much is one number for
 each output channel.
+
+The kernels have been wrong at some geometries (`_is_right`), and are not the same on every processor. So each geometry proves itself at its first use, once in a process,
+against the convolution in float32.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ KINDS = (  # height, width, channels, outputs, kernel, stride, dilation: oneDNN 
     (8, 8, 64, 33, 1, 1, 1),
     (8, 8, 64, 33, 1, 2, 1),
 )
+MOST_PROOFS = 1000  # where every batch has a new size, a proof for each costs more than bytes save
 SHORTEST = 8  # values of an image that the native loops take
 
 
@@ -98,7 +102,7 @@ def integer_convolution(
         Those in ``x`` and ``weight``.
     """
     of_x, outputs = held[0], output_size(x, weight, how)
-    if not _fits(x, weight, outputs, how, held) or not available():
+    if not _fits(x, weight, outputs, how, held) or not available() or not proven(x.shape, weight.shape, how):
         return None
     planes = x.is_contiguous() and weight.is_contiguous() and len(weight) * math.prod(outputs) >= SHORTEST
     out = torch.empty(len(x), len(weight), *outputs) if planes else None  # ahead of what is freed again, so that it leaves no hole
@@ -182,6 +186,25 @@ def byte_convolution(x: Tensor, weight: Tensor, how: Convolution) -> Tensor:
     return torch.ops.onednn.qconv2d_pointwise(  # type: ignore[no-any-return]
         x, 1.0, 0, packed, one, zero, None, *settings, 1.0, 0, torch.float32, "none", [], ""
     )
+
+
+_PROOFS: dict[tuple[object, ...], bool] = {}
+
+
+def proven(x: torch.Size, weight: torch.Size, how: Convolution) -> bool:
+    """Whether the kernels have the sums of float32 at this geometry, on the threads there are; tried at its first use, with small codes."""
+    bordered = [*x[:2], x[2] + 2 * how.padding[0], x[3] + 2 * how.padding[1]]
+    geometry = (*bordered, weight, how.stride, how.dilation, torch.get_num_threads())
+    if geometry not in _PROOFS:
+        if len(_PROOFS) >= MOST_PROOFS:
+            return False
+        own = torch.Generator().manual_seed(0)
+        codes = torch.randint(0, 4, bordered, dtype=torch.uint8, generator=own).contiguous(memory_format=torch.channels_last)
+        weights = torch.randint(-2, 2, weight, dtype=torch.int8, generator=own)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            expected = F.conv2d(codes.float(), weights.float(), None, how.stride, 0, how.dilation)
+        _PROOFS[geometry] = torch.equal(byte_convolution(codes, weights, how), expected)
+    return _PROOFS[geometry]
 
 
 @cache
