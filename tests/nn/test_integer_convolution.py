@@ -180,13 +180,24 @@ def test_unsigned_bytes_have_sums_up_to_32_bits_rounded_once():
         ((1, 8, 23, 23), Convolution((2, 2), (0, 0), (1, 1), 1), (LEVELS["u2"], WEIGHTS["s2"])),
         ((64, 8, 8), Convolution((1,), (0,), (1,), 1), (LEVELS["u2"], WEIGHTS["s2"])),
         ((4096, 1, 1, 1), Convolution((1, 1), (1, 1), (1, 1), 1), (LEVELS["u2"], WEIGHTS["s2"])),
+        ((2, 1024, 9, 9), Convolution((1, 1), (1, 1), (1, 1), 1), (Integers(-255, -254), WEIGHTS["s8"])),
     ],
-    ids=["groups", "transposed", "wide input", "wide weights", "few outputs", "little work", "one axis", "images of one value"],
+    ids=[
+        "groups",
+        "transposed",
+        "wide input",
+        "wide weights",
+        "few outputs",
+        "little work",
+        "one axis",
+        "images of one value",
+        "far from 0",
+    ],
 )
 def test_what_the_kernels_are_not_for_is_left_to_float(x_shape, how, held):
     generator = torch.Generator().manual_seed(0)
     w = draw((6, x_shape[1] // how.groups, *[3] * (len(x_shape) - 2)), WEIGHTS["s2"], generator)
-    assert sums_of(draw(x_shape, LEVELS["u2"], generator), w, how, held) is None
+    assert sums_of(draw(x_shape, held[0], generator), w, how, held) is None
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 0.5, 4.0, -1.0])

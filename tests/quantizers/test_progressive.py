@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from lobit import nn as lnn
 from lobit import quantizers as Q
@@ -72,7 +73,7 @@ def test_all_quantizers_of_a_model_move_and_the_share_is_saved_and_copied():
 def test_a_compiled_quantizer_sees_each_share_without_being_compiled_again():
     quantizer = Q.ProgressiveSign()
     torch._dynamo.reset()
-    counter = torch._dynamo.testing.CompileCounter()
+    counter = CompileCounter()
     compiled = torch.compile(quantizer, backend=counter, fullgraph=True)
     for share in (0.0, 0.4, 0.9):
         quantizer.set_progress(share)

@@ -158,7 +158,7 @@ def _fits(x: Tensor, weight: Tensor, outputs: list[int], how: Convolution, held:
     (lo, hi, *_), of_weight, k = held[0], held[1], weight[0].numel()
     exact = hi - lo <= BYTE and hi + held[0].zero <= BYTE and of_weight.dtype == torch.int8 and k <= LARGEST_K
     if lo < 0:
-        exact = exact and k * (hi - lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32
+        exact = exact and k * max(hi - lo, -lo) * max(-of_weight.lo, of_weight.hi) <= EXACT_IN_FLOAT32  # the surplus too
     fits = x.shape[1] == weight.shape[1] and min(outputs) > 0
     worth_it = x[0].numel() >= SHORTEST and len(x) * math.prod(outputs) >= WORTH_PACKING
     return exact and fits and worth_it and _is_right(weight.shape[2:], how.stride, outputs)

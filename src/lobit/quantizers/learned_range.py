@@ -37,7 +37,7 @@ class _RoundToLevels(torch.autograd.Function):
         x, step, levels = ctx.saved_tensors
         v = x / step
         above, below = v > levels, v < _low(levels, ctx.signed)
-        kept = torch.where(above | below, 0, grad)
+        kept, v = torch.where(above | below, 0, grad), torch.where(above | below, 0, v)  # no 0 times infinity
         edge = torch.where(above, grad, 0).sum(dtype=step.dtype)
         if ctx.signed:
             edge = edge - torch.where(below, grad, 0).sum(dtype=step.dtype)

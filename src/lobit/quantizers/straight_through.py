@@ -31,6 +31,9 @@ class _StraightThrough(torch.autograd.Function):
             grad = grad * slope
         if mask is not None:
             packed = mask.dtype == torch.uint8
+            if packed and torch.is_grad_enabled():  # this pass is to be differentiated itself, which native loops are not
+                mask = fused.masked(torch.empty_strided(*ctx.layout).fill_(1), mask) != 0
+                packed = False
             grad = fused.masked(_laid_out(grad, *ctx.layout), mask) if packed else torch.where(mask, grad, 0)
         return grad, None, None, None
 
@@ -91,12 +94,13 @@ class _RoundByStep(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, step = ctx.saved_tensors
         lo, hi = ctx.range
-        if fused.usable(x) and fused.rows_of(x, step) and grad.dtype == x.dtype:
+        if fused.usable(x) and fused.rows_of(x, step) and grad.dtype == x.dtype and not torch.is_grad_enabled():
             back, sums = fused.round_back(x, _laid_out(grad, x.shape, x.stride()), step, lo, hi)
         else:
             v = x / step
-            kept = torch.where((v >= lo) & (v <= hi), grad, 0)
-            back, sums = kept / step, (kept * v).sum_to_size(step.shape)
+            inside = (v >= lo) & (v <= hi)
+            kept = torch.where(inside, grad, 0)
+            back, sums = kept / step, (kept * torch.where(inside, v, 0)).sum_to_size(step.shape)  # no 0 times infinity
         return back, -sums / step, None, None
 
 
