@@ -65,3 +65,11 @@ def test_data_that_runs_through_a_compiled_model_compiles_nothing_and_gives_what
     torch.testing.assert_close(compiled(batches[1]), plain.eval()(batches[1]), rtol=0, atol=0)
     assert len(graphs) == max(before, 1)
     torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("name", ["lsq", "learned_bits"])
+def test_one_graph_before_the_first_batch_is_refused_with_what_to_do(name):
+    net = lobit.nn.Linear(8, 4, input_quantizer={"name": name, "bits": 4}, weight_quantizer={"name": "lsq", "bits": 4})
+    torch._dynamo.reset()
+    with pytest.raises(Exception, match="run one batch in training, or lobit.calibrate, before"):
+        torch.compile(net, fullgraph=True, backend="eager")(torch.randn(8, 8))

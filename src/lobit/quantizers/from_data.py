@@ -10,6 +10,8 @@ from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantize
 from lobit.quantizers.observer import Observer, Sample
 from lobit.quantizers.ranges import Method
 
+FIRST_BATCH = "a quantizer takes its range from its first batch, by values: run one batch in training, or lobit.calibrate, before torch.compile(fullgraph=True)"
+
 
 class FromData(ActivationQuantizer):
     """An activation quantizer that takes its range from data.
@@ -79,7 +81,7 @@ class FromData(ActivationQuantizer):
         self.started.fill_(True)
         self._running = True
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it decides on values, once
+    @torch.compiler.disable(reason=FIRST_BATCH)  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def _start(self, x: Tensor) -> bool:
         """Take the range from a batch; False when it holds only zeros."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
 from lobit.quantizers.base import Quantized, operand
-from lobit.quantizers.from_data import FromData, FromWeights
+from lobit.quantizers.from_data import FIRST_BATCH, FromData, FromWeights
 from lobit.quantizers.learned_range import LearnsBits, learned_bits
 from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Method
@@ -153,7 +153,7 @@ class LearnedBitsWeights(LearnsBits, FromWeights):
             return Quantized(learned_bits(x, step, top, signed=True), step, self.zero)
         return self.codes_of(x)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # it decides on values, once
+    @torch.compiler.disable(reason=FIRST_BATCH)  # type: ignore[untyped-decorator]
     @torch.no_grad()
     def _begin(self, x: Tensor) -> bool:
         """Keep what follows from the weights, in training."""
