@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lobit.quantizers import fused
+from lobit.quantizers.dorefa import dorefa_weights
 from lobit.quantizers.learned_range import learned_bits
 from lobit.quantizers.straight_through import round_by_step, straight_through
 
@@ -34,6 +35,21 @@ def test_a_penalty_on_a_gradient_has_the_gradient_of_the_formula(shape, rounded)
     for a, b in zip(second, torch.autograd.grad(sum(g.square().sum() for g in expected), ends), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
         assert a.abs().sum() > 0
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_dorefa_weights_have_the_second_gradient_of_their_formula(bits):
+    torch.manual_seed(0)
+    n = (1 << bits) - 1
+    w, g = torch.randn(5, 7, dtype=torch.float64, requires_grad=True), torch.randn(5, 7, dtype=torch.float64)
+    t = w.tanh()
+    plain = n * t / t.abs().max()  # with the rounding taken as the identity
+    second = []
+    for codes in (dorefa_weights(w, bits), plain):
+        (first,) = torch.autograd.grad((codes * g).sum(), w, create_graph=True)
+        second.append([first, *torch.autograd.grad(first.pow(3).sum(), w)])
+    for a, b in zip(*second, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 3e38])

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lobit.errors import ShapeError
+from lobit.quantizers.tracing import traced
 
 
 def merged_mask(attn_mask: Tensor | None, key_padding_mask: Tensor | None, sizes: tuple[int, int, int, int], extra: int) -> Tensor | None:
@@ -76,7 +77,7 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
         return torch.softmax(scores, -1, dtype=torch.float32)
     hidden = mask if mask.dtype == torch.bool else mask == -math.inf
     blind = hidden.all(-1, keepdim=True)
-    some = torch.compiler.is_compiling() or bool(blind.any())  # most masks leave each query a key, and cost no pass for this
+    some = traced() or bool(blind.any())  # most masks leave each query a key, and cost no pass for this
     if mask.dtype == torch.bool:
         scores = scores.masked_fill(mask & ~blind if some else mask, -math.inf)
     else:

@@ -22,6 +22,7 @@ from lobit.nn.several_products import AS_INPUT, SeveralProducts, makers, passes_
 from lobit.quantizers import LSQ, ActivationQuantizer, CodeDropout, Quantized, WeightQuantizer, get
 from lobit.quantizers.base import wide
 from lobit.quantizers.registry import Identifier
+from lobit.quantizers.tracing import traced
 
 INPUTS = ("query", "key", "value")
 PROBABILITY = "probability"
@@ -207,7 +208,7 @@ class AttentionQuantizers(SeveralProducts):
 
     def _keeps_codes(self, a: Operand, b: Operand) -> bool:
         """Whether a step of training can run as one operation that keeps bytes; graphs see the plain arithmetic instead."""
-        plain = self.gradient_quantizer is not None or torch.compiler.is_compiling() or not self.training or not torch.is_grad_enabled()
+        plain = self.gradient_quantizer is not None or traced() or not self.training or not torch.is_grad_enabled()
         return not plain and all(_are_integers(side) and side.codes is not None and side.codes.offset is None for side in (a, b))
 
     def _is_long(self, a: Operand, b: Operand, terms: int) -> bool:

@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lobit.bits import CodeType
 from lobit.errors import ConfigError
 from lobit.nn.cells import Memory, gru_backward, lstm_backward, plain_backward
+from lobit.nn.once import once
 from lobit.nn.recurrence import Operands, Result, Steps, offset_term, product, times
 from lobit.nn.scaled_product import expanded, weight_gradient
 from lobit.nn.tables import PER_UNIT
@@ -177,7 +177,7 @@ class Recurrence(torch.autograd.Function):
         return tuple(value for value in done.result if value is not None)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor | None, grad_h: Tensor | None, grad_c: Tensor | None = None) -> tuple[Any, ...]:
         """Back-propagation through time."""
         gradients = ctx.settings[-1]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lobit.quantizers import Quantized, WeightQuantizer
+from lobit.quantizers.tracing import differentiated, traced
 
 _optimizer_steps = 0
 
@@ -76,7 +77,7 @@ def codes_of(
         return quantizer(weight if rows is None else rows(weight))
 
     sources = [weight, *quantizer.parameters(), *quantizer.buffers()]
-    learning = training or (torch.is_grad_enabled() and any(source.requires_grad for source in sources))
-    if learning or torch.compiler.is_compiling():
+    learning = training or differentiated(*sources)
+    if learning or traced():
         return make()
     return kept.get(sources, make)

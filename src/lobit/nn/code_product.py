@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lobit.nn.integer_convolution import Integers
+from lobit.nn.once import once
 from lobit.nn.scaled_product import expanded
 
 
@@ -21,7 +21,7 @@ class _CodeProduct(torch.autograd.Function):
         return torch.matmul(a.to(ctx.dtype), b.to(ctx.dtype)).mul_(scale)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept_a, kept_b, scale = ctx.saved_tensors
         need_a, need_b, need_scale = ctx.needs_input_grad[:3]

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from lobit.nn.once import once, without_derivative
 from lobit.quantizers import GradientQuantizer
+from lobit.quantizers.tracing import traced
 
 Product = Callable[[Tensor, Tensor], Tensor]
 
@@ -40,7 +41,7 @@ def product_with_quantized_gradient(product: Product, x: Tensor, weight: Tensor,
         return _Quantize.apply(product(x, weight), quantizer)  # type: ignore[no-any-return, no-untyped-call]
     if not x.requires_grad:
         return product(x, weight)
-    if torch.compiler.is_compiling():  # the compiler sees that both are the same, and computes one
+    if traced():  # the compiler sees that both are the same, and computes one
         return _Join.apply(product(x, weight.detach()), product(x.detach(), weight), quantizer)  # type: ignore[no-any-return, no-untyped-call]
     return _Apart.apply(x, weight, product, quantizer)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -51,11 +52,19 @@ def with_quantized_gradient(y: Tensor, quantizer: GradientQuantizer) -> Tensor:
 
 
 def _quantized(grad: Tensor, quantizer: GradientQuantizer) -> Tensor:
-    return quantizer(grad).values().to(grad.dtype)
+    with torch.no_grad():
+        values = quantizer(grad).values().to(grad.dtype)
+    return without_derivative(
+        values,
+        "a gradient that a layer quantizes cannot be differentiated: rounding has no derivative; drop create_graph=True, or the layer's gradient_quantizer",
+        grad,
+    )
 
 
 class _Quantize(torch.autograd.Function):
     """The identity, whose backward quantizes."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(y: Tensor, quantizer: GradientQuantizer) -> Tensor:
@@ -66,13 +75,14 @@ class _Quantize(torch.autograd.Function):
         ctx.quantizer = inputs[1]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return _quantized(grad, ctx.quantizer), None
 
 
 class _Join(torch.autograd.Function):
     """Of two equal tensors the first; backward hands it the quantized gradient, and the second the float one."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(y: Tensor, _same: Tensor, quantizer: GradientQuantizer) -> Tensor:
@@ -83,7 +93,6 @@ class _Join(torch.autograd.Function):
         ctx.quantizer = inputs[2]
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         return _quantized(grad, ctx.quantizer), grad, None
 
@@ -105,7 +114,7 @@ class _Apart(torch.autograd.Function):
         return y.detach()
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         y, x, weight = ctx.saved_tensors
         (of_x,) = torch.autograd.grad(y, x, _quantized(grad, ctx.quantizer), retain_graph=True)
@@ -114,6 +123,8 @@ class _Apart(torch.autograd.Function):
 
 
 class _Edge(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(end: Tensor, data: Tensor) -> Tensor:
         return data.detach()

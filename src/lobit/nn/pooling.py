@@ -39,6 +39,8 @@ def _sum_windows(x: Tensor, kernel: Size, stride: Size, padding: Size) -> Tensor
 class _WindowMean(torch.autograd.Function):
     """Backward is PyTorch's own: each input gets ``g / divisor`` of its windows. Through the slices it would cost a whole image for each tap."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, kernel: Size, stride: Size, padding: Size, divisor: int) -> Tensor:
         return _sum_windows(x, kernel, stride, padding) / divisor

@@ -17,6 +17,7 @@ from lobit.nn.integer_convolution import EXACT_IN_FLOAT32, Integers
 from lobit.nn.scaled_product import Map, Tangent, scaled_product
 from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, GroupedWeights, Quantized, WeightQuantizer
 from lobit.quantizers.base import constant, wide
+from lobit.quantizers.tracing import traced
 
 
 class QuantizedLayer(nn.Module):
@@ -171,7 +172,7 @@ class QuantizedLayer(nn.Module):
     def _keeps_codes(self, inputs: Quantized) -> bool:
         """Whether a step of training can run as one operation, `scaled_product`; graphs see the plain arithmetic instead."""
         plain = inputs.offset is not None or self.gradient_quantizer is not None or self._has_fractions or self._observes
-        plain = plain or torch.compiler.is_compiling()
+        plain = plain or traced()
         return self.training and torch.is_grad_enabled() and self.weight.dtype == torch.float32 and not plain
 
     def _tangent(self, x: Tensor, inputs: Quantized) -> Tangent | None:

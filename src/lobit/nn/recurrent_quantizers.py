@@ -27,6 +27,7 @@ from lobit.quantizers import (
     get,
 )
 from lobit.quantizers.registry import Identifier
+from lobit.quantizers.tracing import differentiated, traced
 
 __all__ = ["AS_INPUT", "Place", "RecurrentQuantizers", "of_states", "quantized_weights"]
 
@@ -132,17 +133,16 @@ class RecurrentQuantizers(SeveralProducts):
         """One direction of one layer over all steps, see `lobit.nn.recurrence.walk`."""
         hidden: ActivationQuantizer | None = self._find(self.hidden_quantizers, f"hidden{place.suffix}")
         given = self._operands(place, x, coded, h, c)
-        learning = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in given)
-        learning = learning or (torch.is_grad_enabled() and hidden is not None and any(p.requires_grad for p in hidden.parameters()))
+        learning = differentiated(*given, *(() if hidden is None else hidden.parameters()))
         steps = Steps(self.kind, sizes, reverse, keep_nan=self.training)
-        if not torch.compiler.is_compiling():
+        if not traced():
             self._start(hidden, steps, given)
         if not self.training:
             wide = self._too_long(place, x.shape[1], "ih"), self._too_long(place, self.hidden_size, "hh")
             steps = replace(steps, wide_inputs=wide[0], wide_hidden=wide[1])
         if hidden is not None and hidden.observes:
-            return self._observed(steps, given, hidden, learning or torch.compiler.is_compiling())
-        if torch.compiler.is_compiling():
+            return self._observed(steps, given, hidden, learning or traced())
+        if traced():
             return walk(steps, given, hidden, self.gradient_quantizer)
         fixed = hidden is None or uniform(hidden) is not None
         if learning and fixed:

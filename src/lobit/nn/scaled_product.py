@@ -16,9 +16,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from lobit.nn.integer_convolution import Convolution, Integers, integer_convolution, scale_
+from lobit.nn.once import once
 from lobit.quantizers import fused
 
 
@@ -61,7 +61,7 @@ class _ScaledProduct(torch.autograd.Function):
         return y.to(ctx.dtype)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         kept_x, kept_weight, scale, slope = ctx.saved_tensors
         need_x, need_weight, need_scale, need_bias, need_parameter = ctx.needs_input_grad[:5]

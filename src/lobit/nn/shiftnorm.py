@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from lobit.errors import ConfigError, ShapeError
+from lobit.nn.once import without_derivative
 from lobit.quantizers.powers import ap2
 from lobit.quantizers.straight_through import straight_through
+
+_NO_DERIVATIVE = "the gradient of shift-based batch norm cannot be differentiated: powers of two have no derivative; drop create_graph=True, or use BatchNorm"
 
 
 def _axes(x: Tensor) -> tuple[int, ...]:
@@ -25,6 +27,8 @@ def _over_channels(values: Tensor, x: Tensor) -> Tensor:
 
 class _ShiftNorm(torch.autograd.Function):
     """Algorithm 2, forward and backward; of tensors of x's size only x itself is saved, as ordinary batch norm does."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -45,19 +49,25 @@ class _ShiftNorm(torch.autograd.Function):
         ctx.save_for_backward(x, weight, mean, inverse)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
-        axes, g = _axes(x), grad.to(mean.dtype)
-        step = ap2(inverse)
-        centred = ap2(x.to(mean.dtype) - _over_channels(mean, x))
-        count = x.numel() // mean.numel()
-        sum_g, sum_cg = g.sum(axes), (centred * g).sum(axes)
-        dx = g - _over_channels(sum_g / count, x)
-        dx -= centred * _over_channels(step * step * sum_cg / count, x)
-        dx *= _factor(inverse, weight, x)
-        # AP2(c2 s2) = c2 s2: both are powers of two
-        return (dx.to(x.dtype), None, None, None) if weight is None else (dx.to(x.dtype), step * sum_cg, sum_g, None)
+        with torch.no_grad():
+            found = _backward(grad, x, weight, mean, inverse)
+        of = (grad, x) if weight is None else (grad, x, weight)
+        return *(None if g is None else without_derivative(g, _NO_DERIVATIVE, *of) for g in found), None
+
+
+def _backward(grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, inverse: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    axes, g = _axes(x), grad.to(mean.dtype)
+    step = ap2(inverse)
+    centred = ap2(x.to(mean.dtype) - _over_channels(mean, x))
+    count = x.numel() // mean.numel()
+    sum_g, sum_cg = g.sum(axes), (centred * g).sum(axes)
+    dx = g - _over_channels(sum_g / count, x)
+    dx -= centred * _over_channels(step * step * sum_cg / count, x)
+    dx *= _factor(inverse, weight, x)
+    # AP2(c2 s2) = c2 s2: both are powers of two
+    return (dx.to(x.dtype), None, None) if weight is None else (dx.to(x.dtype), step * sum_cg, sum_g)
 
 
 def _factor(inverse: Tensor, weight: Tensor | None, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lobit.quantizers import round_in_range
+from lobit.quantizers.tracing import differentiated
 
 Activation = Literal["sigmoid", "tanh", "relu"]
 LO, HI = -128, 127
@@ -58,6 +59,8 @@ def _tables(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
 
 
 class _Lookup(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(codes: Tensor, activation: Activation, values: Tensor) -> Tensor:
         index = codes.nan_to_num(nan=LO - 1.0).add_(first_index(activation)).to(torch.int64)
@@ -95,6 +98,6 @@ def on_grid(x: Tensor, activation: Activation, keep_nan: bool = False) -> Tensor
     """
     codes = round_in_range(x * PER_UNIT, LO, HI)
     values = table(codes.dtype, codes.device, keep_nan)
-    if torch.is_grad_enabled() and codes.requires_grad:
+    if differentiated(codes):
         return _Lookup.apply(codes, activation, values)  # type: ignore[no-any-return, no-untyped-call]
     return _Lookup.forward(codes, activation, values)

@@ -199,7 +199,7 @@ class AffineWeights(FromWeights):
         if self.symmetric:
             return Quantized(round_in_range(v, grid.lo, grid.hi, clip=clip), scale, self.zero)
         with torch.no_grad():
-            codes = v.round().clamp_(-zero, grid.hi - zero)
+            codes = v.round().clamp(-zero, grid.hi - zero)
         return Quantized(straight_through(v + zero, codes, grid.lo, grid.hi) if clip else straight_through(v, codes), scale, self.zero)
 
     @torch.no_grad()

@@ -19,6 +19,8 @@ _TINY = 1e-30  # all-zero weights become the middle of the range, not 0 / 0
 class _DoReFaWeights(torch.autograd.Function):
     """Keeps the weights alone: their hyperbolic tangent is taken again, for a chain of operators would keep five tensors of their size."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(w: Tensor, n: int) -> Tensor:
         t, largest = _squashed(w)
@@ -37,8 +39,9 @@ class _DoReFaWeights(torch.autograd.Function):
         through = grad * (2 * ctx.n / width)
         at_largest = (t == largest) | (t == -largest)
         share = -torch.dot(through.flatten(), t.flatten()) / width * 2 / at_largest.sum()  # of each of the largest: through max|t|
-        through += torch.where(at_largest & (2 * largest > _TINY), t, 0).div_(largest.clamp(min=_TINY)).mul_(share)  # its sign
-        return through.mul_(t.square_().neg_().add_(1)), None
+        sign = torch.where(at_largest & (2 * largest > _TINY), t, 0).div(largest.clamp(min=_TINY))
+        through = torch.addcmul(through, sign, share)
+        return torch.addcmul(through, through * t, t, value=-1), None  # through (1 - t^2)
 
 
 def _squashed(w: Tensor) -> tuple[Tensor, Tensor]:

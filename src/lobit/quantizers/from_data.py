@@ -81,7 +81,7 @@ class FromData(ActivationQuantizer):
         self.started.fill_(True)
         self._running = True
 
-    @torch.compiler.disable(reason=FIRST_BATCH)  # type: ignore[untyped-decorator]
+    @torch.compiler.disable(reason=FIRST_BATCH)  # type: ignore[untyped-decorator, no-untyped-call]
     @torch.no_grad()
     def _start(self, x: Tensor) -> bool:
         """Take the range from a batch; False when it holds only zeros."""

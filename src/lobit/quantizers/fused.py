@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lobit import _native
+from lobit.quantizers.tracing import traced
 
 COLUMNS = 1 << 14  # of a row where one step serves all elements
 SMALLEST = 1 << 12  # below, a few operators of PyTorch cost no more than finding out
@@ -27,13 +28,7 @@ def usable(x: Tensor) -> bool:
 
 def native(x: Tensor) -> bool:
     """Whether the native loops take a tensor: float32 on the CPU, dense, and real (no tracing, no subclass)."""
-    return (
-        x.dtype == torch.float32
-        and x.device.type == "cpu"
-        and type(x) in (Tensor, nn.Parameter)
-        and not torch.compiler.is_compiling()
-        and dense(x)
-    )
+    return x.dtype == torch.float32 and x.device.type == "cpu" and type(x) in (Tensor, nn.Parameter) and not traced() and dense(x)
 
 
 def dense(x: Tensor) -> bool:
@@ -168,7 +163,7 @@ def to_planes(x: Tensor, offset: Tensor | None, scale: Tensor | None, bias: Tens
 
 def steps_usable(*tensors: Tensor) -> bool:
     """Whether the native step of a recurrent cell takes these tensors: float32 on the CPU, contiguous, and real."""
-    return not torch.compiler.is_compiling() and all(
+    return not traced() and all(
         t.dtype == torch.float32 and t.device.type == "cpu" and type(t) in (Tensor, nn.Parameter) and t.is_contiguous() for t in tensors
     )
 

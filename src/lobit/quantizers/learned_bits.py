@@ -153,7 +153,7 @@ class LearnedBitsWeights(LearnsBits, FromWeights):
             return Quantized(learned_bits(x, step, top, signed=True), step, self.zero)
         return self.codes_of(x)
 
-    @torch.compiler.disable(reason=FIRST_BATCH)  # type: ignore[untyped-decorator]
+    @torch.compiler.disable(reason=FIRST_BATCH)  # type: ignore[untyped-decorator, no-untyped-call]
     @torch.no_grad()
     def _begin(self, x: Tensor) -> bool:
         """Keep what follows from the weights, in training."""

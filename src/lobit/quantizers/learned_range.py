@@ -17,15 +17,18 @@ from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.straight_through import straight_through
+from lobit.quantizers.tracing import functional
 
 
 class _RoundToLevels(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, step: Tensor, levels: Tensor, signed: bool) -> Tensor:
         if fused.usable(x):
             hi = float(levels)
             return fused.round_codes(x, step, -hi if signed else 0.0, hi)
-        return (x / step).clamp_(_low(levels, signed), levels).round_()
+        return (x / step).clamp(_low(levels, signed), levels).round_()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
@@ -211,7 +214,7 @@ class LearnsBits(Quantizer):
 
     def codes_of(self, x: Tensor) -> Quantized:
         """Codes of a tensor, once it has started."""
-        if self.training:
+        if self.training and not functional():  # `step` is within the range in either case
             self.keep_in_range()
         step = self.step
         if not self.is_fixed():

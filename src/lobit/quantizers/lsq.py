@@ -18,12 +18,15 @@ from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.registry import register
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.sign import ONE_BIT, sign
-from lobit.quantizers.straight_through import round_by_step, slope_by_step
+from lobit.quantizers.straight_through import round_by_step, slope_by_step, straight_through
+from lobit.quantizers.tracing import functional, traced
 
 SMALLEST = 2.0**-30  # no step is smaller, not even where all weights of a channel are 0
 
 
 class _ScaleGradient(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, factor: float) -> Tensor:
         return x.clone()  # a view would forbid moving the step in place
@@ -70,6 +73,14 @@ def keep_positive(step: Tensor) -> None:
     step.clamp_(min=SMALLEST)
 
 
+def kept_positive(step: Tensor) -> Tensor:
+    """The step for a pass in training, after `keep_positive`; a copy where it may not be moved in place, with the gradient of the step itself."""
+    if functional():
+        return straight_through(step, step.detach().clamp(min=SMALLEST))
+    keep_positive(step)
+    return step
+
+
 def step_gradient(x: Tensor, code: CodeType) -> float:
     """The factor ``1 / sqrt(N hi)`` of the gradient of an activation's step, N values in one sample."""
     sample = x.numel() // len(x) if x.ndim > 1 and len(x) else x.numel()
@@ -78,8 +89,7 @@ def step_gradient(x: Tensor, code: CodeType) -> float:
 
 def training_step(step: Tensor, factor: float) -> Tensor:
     """The step for a pass in training, kept positive; its gradient is multiplied by ``factor``."""
-    keep_positive(step)
-    return scale_gradient(step, factor)
+    return scale_gradient(kept_positive(step), factor)
 
 
 def finite(learned: Tensor, owner: str, what: str) -> Tensor:
@@ -90,7 +100,7 @@ def finite(learned: Tensor, owner: str, what: str) -> Tensor:
     ConfigError
         When it is not finite.
     """
-    if not torch.compiler.is_compiling():
+    if not traced():
         sound = torch.isfinite(learned)
         if not bool(sound.all()):
             wrong = learned.detach()[~sound].flatten()[0].item()

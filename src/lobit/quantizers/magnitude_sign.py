@@ -12,6 +12,7 @@ from lobit.quantizers.base import Quantized, WeightQuantizer, wide
 from lobit.quantizers.registry import register
 from lobit.quantizers.sign import OneBit, sign_codes
 from lobit.quantizers.straight_through import straight_through
+from lobit.quantizers.tracing import differentiated
 
 _TINY = 2.0**-100  # keeps 0 / scale at 0 where all weights of a channel are 0
 
@@ -37,6 +38,8 @@ def scaled_sign(w: Tensor, scale: Tensor) -> Tensor:
 
 
 class _Xnor(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(w: Tensor, codes: Tensor, mask: Tensor, share: Tensor) -> Tensor:
         return codes.view_as(codes)
@@ -62,7 +65,7 @@ def xnor_sign(w: Tensor, scale: Tensor) -> Tensor:
     Rastegari et al., XNOR-Net, arXiv 1603.05279, section 3.1; the window of the sign as in its released code.
     """
     codes, slope = sign_codes(w), slope_of(scale)
-    if slope is None or not w.requires_grad:
+    if slope is None or not differentiated(w):
         return codes
     return _Xnor.apply(w, codes, w.detach().abs() <= 1, slope / w[0].numel())  # type: ignore[no-any-return, no-untyped-call]
 

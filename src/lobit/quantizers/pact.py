@@ -12,14 +12,17 @@ from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
 from lobit.quantizers.base import Quantized, check_flag, check_width, operand
 from lobit.quantizers.from_data import FromData
-from lobit.quantizers.lsq import SMALLEST, eval_step, keep_positive
+from lobit.quantizers.lsq import SMALLEST, eval_step, keep_positive, kept_positive
 from lobit.quantizers.observer import Sample
 from lobit.quantizers.powers import used_scale
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.registry import register
+from lobit.quantizers.tracing import differentiated
 
 
 class _Pact(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, alpha: Tensor, codes: Tensor, region: Tensor, slope: Tensor) -> Tensor:
         return codes.view_as(codes)
@@ -47,8 +50,8 @@ def pact(x: Tensor, alpha: Tensor, bits: int) -> Tensor:
     """
     n = (1 << bits) - 1
     with torch.no_grad():
-        codes = (x / (alpha / n)).clamp_(0, n).round_()
-    if not (torch.is_grad_enabled() and (x.requires_grad or alpha.requires_grad)):
+        codes = (x / (alpha / n)).clamp(0, n).round_()
+    if not differentiated(x, alpha):
         return codes
     with torch.no_grad():
         region = (x >= alpha).to(torch.int8) - (x < 0).to(torch.int8)
@@ -98,11 +101,7 @@ class PACT(FromData):
 
     def quantize(self, x: Tensor) -> Quantized:
         """Codes of a tensor of any shape."""
-        if self.training:
-            keep_positive(self.alpha)
-            alpha: Tensor = self.alpha
-        else:
-            alpha = eval_step(self.alpha, self.owner, "clipping level")
+        alpha = kept_positive(self.alpha) if self.training else eval_step(self.alpha, self.owner, "clipping level")
         n = self.code_type.hi
         if self.power_of_two:
             alpha = used_scale(alpha / n, True) * n  # exact: n has few bits

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lobit.quantizers.tracing import differentiated
+
 # of each dtype: the integer of its width, the mask of sign and exponent, and what carries into the exponent from its own sqrt(2) on
 _LAYOUT = {
     torch.float32: (torch.int32, -(1 << 23), (1 << 23) - 0x3504F3),
@@ -50,6 +52,8 @@ def ap2(x: Tensor) -> Tensor:
 
 
 class _PowerOfTwo(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(scale: Tensor) -> Tensor:
         return ap2(scale)
@@ -82,7 +86,7 @@ def power_of_two(scale: Tensor) -> Tensor:
     >>> power_of_two(torch.tensor([0.3, 0.36, 3.0]))
     tensor([0.2500, 0.5000, 4.0000])
     """
-    if not (torch.is_grad_enabled() and scale.requires_grad):
+    if not differentiated(scale):
         return ap2(scale)
     return _PowerOfTwo.apply(scale)  # type: ignore[no-any-return, no-untyped-call]
 

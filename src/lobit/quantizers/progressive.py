@@ -11,6 +11,7 @@ from lobit.errors import ConfigError
 from lobit.quantizers.base import ActivationQuantizer, Quantized, Quantizer, WeightQuantizer, constant
 from lobit.quantizers.registry import register
 from lobit.quantizers.sign import OneBit, sign_codes
+from lobit.quantizers.tracing import differentiated
 
 Shape = Literal["tanh", "hardtanh"]
 FIRST, LAST = 0.1, 10.0  # IR-Net's sharpness at the start and at the end
@@ -18,6 +19,8 @@ FIRST, LAST = 0.1, 10.0  # IR-Net's sharpness at the start and at the end
 
 class _Sharpening(torch.autograd.Function):
     """The codes forward; backward the slope at the saved input for the sharpness of this pass."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, codes: Tensor, sharpness: Tensor, shape: Shape) -> Tensor:
@@ -70,7 +73,7 @@ def progressive_sign(x: Tensor, sharpness: Tensor, shape: Shape = "tanh") -> Ten
     estimator.
     """
     codes = sign_codes(x)
-    if not (torch.is_grad_enabled() and x.requires_grad):
+    if not differentiated(x):
         return codes
     return _Sharpening.apply(x, codes, sharpness, shape)  # type: ignore[no-any-return, no-untyped-call]
 

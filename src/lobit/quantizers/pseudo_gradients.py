@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lobit.errors import ConfigError
 from lobit.quantizers.straight_through import straight_through
+from lobit.quantizers.tracing import differentiated
 
 SignGradient = Literal["clipped", "identity", "approx", "swish"]
 SWISH_BETA = 5.0
@@ -17,6 +18,8 @@ _FLAT = 80.0  # exp(-80) is a normal float32, and the slope there nothing
 
 class _SmoothStep(torch.autograd.Function):
     """The codes forward; backward the slope of a smooth step at the saved input, which is all that is kept."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, codes: Tensor, beta: float) -> Tensor:
@@ -35,12 +38,12 @@ class _SmoothStep(torch.autograd.Function):
 
 def approx_slope(x: Tensor) -> Tensor:
     """``max(0, 2 - 2 |x|)``, the derivative of two parabolas that meet at 0 and are flat from -1 and 1 on."""
-    return (2 - 2 * x.abs()).clamp_(min=0)
+    return (2 - 2 * x.abs()).clamp(min=0)
 
 
 def swish_slope(x: Tensor, beta: float) -> Tensor:
     """``beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x))``, by one exponential that cannot overflow."""
-    z = (x * beta).abs_().clamp_(max=_FLAT)
+    z = (x * beta).abs_().clamp(max=_FLAT)
     e = torch.exp(-z)
     return (2 - z * (1 - e) / (1 + e)) * (2 * beta) * e / (1 + e).square()
 
@@ -54,7 +57,7 @@ def with_sign_gradient(x: Tensor, codes: Tensor, gradient: SignGradient, beta: f
         return straight_through(x, codes, -1.0, 1.0)
     if gradient == "identity":
         return straight_through(x, codes)
-    if not (torch.is_grad_enabled() and x.requires_grad):
+    if not differentiated(x):
         return codes
     return _SmoothStep.apply(x, codes, beta if gradient == "swish" else 0.0)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from lobit.quantizers import fused
+from lobit.quantizers.tracing import differentiated
 
 
 class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, codes: Tensor, mask: Tensor | None, slope: Tensor | None) -> Tensor:
         return codes.view_as(codes)
@@ -61,7 +64,7 @@ def straight_through(x: Tensor, codes: Tensor, lo: float = -math.inf, hi: float 
     ----------
     Hubara et al., Quantized Neural Networks, arXiv 1609.07061, section 2.3.
     """
-    if not (torch.is_grad_enabled() and x.requires_grad):
+    if not differentiated(x):
         return codes
     mask = None
     if lo != -math.inf or hi != math.inf:
@@ -79,11 +82,13 @@ def round_in_range(v: Tensor, lo: int, hi: int, *, clip: bool = True) -> Tensor:
 
 
 class _RoundByStep(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
         if fused.usable(x) and fused.rows_of(x, step):
             return fused.round_codes(x, step, lo, hi)
-        return (x / step).clamp_(lo, hi).round_()
+        return (x / step).clamp(lo, hi).round_()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int, int], output: Tensor) -> None:
@@ -116,7 +121,7 @@ def round_by_step(x: Tensor, step: Tensor, lo: int, hi: int) -> Tensor:
     step : Tensor
         Positive; of shape ``()``, or ``(O, 1, ..)`` with one for each output channel.
     """
-    if not (torch.is_grad_enabled() and (x.requires_grad or step.requires_grad)):
+    if not differentiated(x, step):
         return _RoundByStep.forward(x, step, lo, hi)
     return _RoundByStep.apply(x, step, lo, hi)  # type: ignore[no-any-return, no-untyped-call]
 

@@ -11,12 +11,13 @@ from lobit.bits import CodeType
 from lobit.errors import ConfigError
 from lobit.quantizers.base import Quantized, check_flag, wide
 from lobit.quantizers.from_data import FromWeights
-from lobit.quantizers.lsq import SMALLEST, eval_step, keep_positive
+from lobit.quantizers.lsq import SMALLEST, eval_step, keep_positive, kept_positive
 from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Method
 from lobit.quantizers.registry import register
 from lobit.quantizers.straight_through import straight_through
 from lobit.quantizers.ternary import TERNARY, check_two_bits
+from lobit.quantizers.tracing import differentiated
 
 TTQ_THRESHOLD = 0.05
 
@@ -57,7 +58,7 @@ def ttq(w: Tensor, positive: Tensor, negative: Tensor, threshold: float = TTQ_TH
     Zhu et al., Trained Ternary Quantization, arXiv 1612.01064, equations 6 to 9.
     """
     codes = ttq_codes(w, threshold, per_channel=per_channel)
-    if torch.is_grad_enabled() and w.requires_grad:
+    if differentiated(w):
         # a zero's value is its code times `positive`, which the slope takes out again
         codes = straight_through(w, codes, slope=torch.where(codes == 0, positive.detach().reciprocal(), 1.0))
     return Quantized(codes, positive, negative=negative)
@@ -121,9 +122,10 @@ class TTQWeights(FromWeights):
         if not self._running and self.training:
             self._start(x)
         if self.training:
-            keep_positive(self.positive)
-            keep_positive(self.negative)
-            positive, negative = self.positive * 1, self.negative * 1  # a view would forbid moving them in place
+            positive, negative = (
+                kept_positive(self.positive) * 1,
+                kept_positive(self.negative) * 1,
+            )  # a view would forbid moving them in place
         elif self._running:
             positive, negative = (eval_step(scale, self.owner, "scale") for scale in (self.positive, self.negative))
         else:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError, LobitError
 from lobit.quantizers import ActivationQuantizer
+from lobit.quantizers.tracing import traced
 from lobit.training import finite
 from lobit.training.matrices import Matrix, matrices
 
@@ -217,7 +218,7 @@ class _Probe:
         return None
 
     def _see(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if torch.compiler.is_compiling() or not inputs or not isinstance(inputs[0], Tensor):
+        if traced() or not inputs or not isinstance(inputs[0], Tensor):
             return
         x = inputs[0].detach()
         self._order.append(
