@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -49,6 +50,26 @@ class Attentive(nn.Module):
 def attentive():
     torch.manual_seed(0)
     net = Attentive()
+    quantize_(net, "W4A4")
+    x, labels = torch.rand(16, 3, 8, 8), torch.randint(5, (16,))
+    net(x)
+    return net, x, labels
+
+
+class Reading(nn.Module):
+    """Rows of a picture, read from both ends."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell, self.head = nn.LSTM(24, 12, 2, batch_first=True, bidirectional=True), nn.Linear(24, 5)
+
+    def forward(self, x):
+        return self.head(self.cell(x.transpose(1, 2).flatten(2))[0].mean(1))
+
+
+def reading():
+    torch.manual_seed(0)
+    net = Reading()
     quantize_(net, "W4A4")
     x, labels = torch.rand(16, 3, 8, 8), torch.randint(5, (16,))
     net(x)
@@ -105,10 +126,13 @@ def test_a_compiled_net_is_one_graph_with_the_same_gradients(policy, device):
         torch.testing.assert_close(found[name], g, rtol=1e-3, atol=1e-4, msg=name)
 
 
+PARALLEL = [*(partial(make, policy, norm=False) for policy in POLICIES), attentive, reading]
+
+
 def _parallel(rank):
     found = []
-    for policy in [*POLICIES, "attention"]:
-        net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
+    for built in PARALLEL:
+        net, x, labels = built()
         mine = slice(8 * rank, 8 * rank + 8)
         found.append(gradients(net, nn.parallel.DistributedDataParallel(net), x[mine], labels[mine])[1])
     return found
@@ -116,10 +140,10 @@ def _parallel(rank):
 
 def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
     processes = spawned(2, _parallel, tmp_path)
-    for index, policy in enumerate([*POLICIES, "attention"]):
-        net, x, labels = attentive() if policy == "attention" else make(policy, norm=False)
+    for index, built in enumerate(PARALLEL):
+        net, x, labels = built()
         _, expected = gradients(net, net, x, labels)
         for found in (process[index] for process in processes):
             assert found.keys() == expected.keys()
             for name, g in expected.items():
-                torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-5, msg=f"{policy} {name}")
+                torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-5, msg=f"{built} {name}")
