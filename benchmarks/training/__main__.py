@@ -4,7 +4,8 @@ usage: python -m benchmarks.training [--nets cifar10-convnet resnet18 lstm-lm ls
 
 All variants of a net run in this process, in turns; the best repetition counts, and the ratio to PyTorch fp32 is of best to best. Memory is measured in a
 process of its own for each: the highest resident memory of three steps, less what the interpreter and its packages took before the net was made.
-A variant that does not take a net is left out and named. Nothing is learned: data are random.
+A variant that does not take a net is left out and named. Nothing is learned: data are random. Compiling unrolls recurrent layers: their compiled variants take minutes
+before the first step.
 """
 
 from __future__ import annotations
