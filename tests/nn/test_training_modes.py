@@ -47,9 +47,9 @@ class Attentive(nn.Module):
         return self.head(self.encoder(x.transpose(1, 2).flatten(2)).mean(1))
 
 
-def attentive():
+def of_rows(kind):
     torch.manual_seed(0)
-    net = Attentive()
+    net = kind()
     quantize_(net, "W4A4")
     x, labels = torch.rand(16, 3, 8, 8), torch.randint(5, (16,))
     net(x)
@@ -65,15 +65,6 @@ class Reading(nn.Module):
 
     def forward(self, x):
         return self.head(self.cell(x.transpose(1, 2).flatten(2))[0].mean(1))
-
-
-def reading():
-    torch.manual_seed(0)
-    net = Reading()
-    quantize_(net, "W4A4")
-    x, labels = torch.rand(16, 3, 8, 8), torch.randint(5, (16,))
-    net(x)
-    return net, x, labels
 
 
 def gradients(net, run, x, labels):
@@ -126,7 +117,7 @@ def test_a_compiled_net_is_one_graph_with_the_same_gradients(policy, device):
         torch.testing.assert_close(found[name], g, rtol=1e-3, atol=1e-4, msg=name)
 
 
-PARALLEL = [*(partial(make, policy, norm=False) for policy in POLICIES), attentive, reading]
+PARALLEL = [*(partial(make, policy, norm=False) for policy in POLICIES), partial(of_rows, Attentive), partial(of_rows, Reading)]
 
 
 def _parallel(rank):
