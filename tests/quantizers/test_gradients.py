@@ -292,6 +292,18 @@ def test_wrong_settings_are_refused_with_what_is_allowed(row):
         Q.get(build(row, 6), "weights")
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("largest", [2.0**126, 2.0**127, 1.5 * 2.0**127, torch.finfo(torch.float32).max])
+def test_the_largest_finite_gradients_stay_finite_in_logarithmic_form(bits, largest):
+    g = torch.tensor([[largest, -largest, 0.0, 1.0]])
+    for stochastic in (False, True):
+        found = Q.get({"name": "log", "stochastic": stochastic}, "gradients", bits)(g)
+        assert found.scale.isfinite().all()
+        values = found.values()
+        assert values.isfinite().all()
+        assert largest / 2 <= values[0, 0] == -values[0, 1] <= 2.0**127
+
+
 def test_the_table_has_every_gradient_quantizer():
     assert {row.name for row in ROWS} == set(Q.names("gradients"))
 

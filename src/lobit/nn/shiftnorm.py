@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lobit.errors import ConfigError, ShapeError
 from lobit.nn.once import without_derivative
+from lobit.quantizers.base import check_flag
 from lobit.quantizers.powers import ap2
 from lobit.quantizers.straight_through import straight_through
 
@@ -92,6 +93,7 @@ class ShiftBatchNorm(nn.Module):
             raise ConfigError(f"eps of {type(self).__name__} is a positive number, not {eps!r}")
         if not (isinstance(momentum, (int, float)) and 0 <= momentum <= 1):
             raise ConfigError(f"momentum of {type(self).__name__}, the share of the new batch, is a number from 0 to 1, not {momentum!r}")
+        check_flag(affine, "affine", type(self).__name__)
         super().__init__()
         self.num_features, self.eps, self.momentum, self.affine = num_features, float(eps), float(momentum), affine
         make = {"device": device, "dtype": dtype}

@@ -112,14 +112,18 @@ class ShiftAdaMax(Optimizer):
 
 def _check(group: dict[str, Any]) -> None:
     lr, betas, eps = group["lr"], group["betas"], group["eps"]
-    if not (0 < lr < math.inf):
+    if not _is_number(lr) or not lr:
         raise ConfigError(f"lr of ShiftAdaMax must be above 0, not {lr!r}")
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2 or not all(_is_number(beta, below=1.0) for beta in betas):
         raise ConfigError(f"betas of ShiftAdaMax must be two numbers from 0 to below 1, not {betas!r}")
-    if not 0 <= eps < math.inf or (group["form"] == "paper" and eps):
+    if not _is_number(eps) or (group["form"] == "paper" and eps):
         raise ConfigError(f"eps of ShiftAdaMax must be 0 or more, and 0 in the paper's form, which has none; not {eps!r}")
-    if not 0 <= group["weight_decay"] < math.inf:
+    if not _is_number(group["weight_decay"]):
         raise ConfigError(f"weight_decay of ShiftAdaMax must be 0 or more, not {group['weight_decay']!r}")
+
+
+def _is_number(value: object, below: float = math.inf) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value < below
 
 
 def shift_rate(group: dict[str, Any], t: int) -> float:

@@ -22,7 +22,8 @@ class Bop(Optimizer):
     """The binary optimizer, for one-bit weights only: the sign of a weight is flipped, and its magnitude stays.
 
     With ``g`` the gradient of the weights and ``m`` from 0: ``m <- (1 - gamma) m + gamma g``, then ``w <- -w`` where ``|m| > threshold`` and
-    ``sign(m) = sign(w)``. Weights that are 0 count as +1, and become the smallest number that has a sign. Where the magnitude has a meaning, as with the
+    ``sign(m) = sign(w)``. Weights that are 0 count as +1, and become the smallest number that has a sign: the quantizer
+    ``heaviside``, to which 0 is code 0, then gives them code 1. Where the magnitude has a meaning, as with the
     quantizer ``magnitude_sign``, it keeps its first value.
 
     `with_bop` takes the one-bit weights of a model, and another optimizer for all else. Its Bop knows their quantizers, and refuses a step while these are
@@ -56,9 +57,9 @@ class Bop(Optimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, after a check of its settings."""
         chosen = {**self.defaults, **param_group}
-        if not 0 < chosen["lr"] <= 1:
+        if not (isinstance(chosen["lr"], (int, float)) and 0 < chosen["lr"] <= 1):
             raise ConfigError(f"gamma of Bop must be above 0 to 1, not {chosen['lr']!r}")
-        if not 0 <= chosen["threshold"] < math.inf:
+        if not (isinstance(chosen["threshold"], (int, float)) and 0 <= chosen["threshold"] < math.inf):
             raise ConfigError(f"threshold of Bop must be 0 or more, not {chosen['threshold']!r}")
         super().add_param_group(param_group)
 

@@ -4,7 +4,7 @@ from lobit.extras import require
 
 require("lobit.quantizers", "torch")
 
-from lobit.quantizers.affine import AffineActivations, AffineWeights
+from lobit.quantizers.affine import AffineActivations, AffineWeights, affine
 from lobit.quantizers.base import ActivationQuantizer, GradientQuantizer, Quantized, Quantizer, WeightQuantizer
 from lobit.quantizers.calibration import calibrate, calibrating
 from lobit.quantizers.dorefa import DoReFaActivations, DoReFaWeights, dorefa_activations, dorefa_weights
@@ -33,7 +33,7 @@ from lobit.quantizers.powers import ap2, power_of_two
 from lobit.quantizers.progressive import Progressive, ProgressiveSign, ProgressiveSignWeights, progressive_sign
 from lobit.quantizers.ranges import Fit, Grid, Method, MinMax, Percentile
 from lobit.quantizers.registry import get, names, register
-from lobit.quantizers.rsign import RSign
+from lobit.quantizers.rsign import RSign, rsign
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.sign import (
     ApproxSign,
@@ -108,6 +108,7 @@ __all__ = [
     "TTQWeights",
     "TernaryWeights",
     "WeightQuantizer",
+    "affine",
     "ap2",
     "calibrate",
     "calibrating",
@@ -131,6 +132,7 @@ __all__ = [
     "register",
     "round_by_step",
     "round_in_range",
+    "rsign",
     "scaled_sign",
     "sign",
     "stochastic_sign",

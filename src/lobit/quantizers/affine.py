@@ -17,6 +17,40 @@ from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.straight_through import round_in_range, straight_through
 
 
+def affine(x: Tensor, scale: Tensor, zero: int | Tensor, lo: int, hi: int, *, clip: bool = True) -> Tensor:
+    """Codes less their zero point, on a uniform grid that holds real 0: their value is ``scale * result``.
+
+    Forward: ``clamp(round(x / scale), lo - zero, hi - zero)``, half to even. Backward: ``g_x = g / scale * 1[lo - zero <= x / scale <= hi - zero]``, without ``clip``
+    ``g / scale`` everywhere. Scale and zero are constants.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floats of any shape.
+    scale : Tensor
+        Positive, broadcastable to ``x``.
+    zero : int or Tensor
+        The code of real 0, a whole number from ``lo`` to ``hi``; a tensor is broadcastable to ``x`` and of its dtype.
+    lo, hi : int
+        The codes' range.
+
+    References
+    ----------
+    Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, arXiv 1712.05877, section 2.1.
+
+    Examples
+    --------
+    >>> affine(torch.tensor([-1.0, 0.0, 0.4, 9.0]), torch.tensor(0.5), 1, 0, 3)
+    tensor([-1.,  0.,  1.,  2.])
+    """
+    v = x / scale
+    if not isinstance(zero, Tensor):
+        return round_in_range(v, lo - zero, hi - zero, clip=clip)
+    with torch.no_grad():
+        codes = v.round().clamp(lo - zero, hi - zero)
+    return straight_through(v + zero, codes, lo, hi) if clip else straight_through(v, codes)
+
+
 @register("affine")
 class AffineActivations(FromData):
     """Activations on a uniform grid that holds real 0: ``value = scale * (code - zero)``.
@@ -79,7 +113,7 @@ class AffineActivations(FromData):
     def quantize(self, x: Tensor) -> Quantized:
         """Codes of a tensor of any shape, once it has started."""
         code = self.code_type
-        codes = round_in_range(x / self.scale, code.lo - self.zero, code.hi - self.zero)
+        codes = affine(x, self.scale, self.zero, code.lo, code.hi)
         return Quantized(codes + self.zero if self.zero else codes, self.scale, self.zero)
 
     def steps(self) -> list[tuple[str, Tensor]]:
@@ -194,13 +228,9 @@ class AffineWeights(FromWeights):
         if not self._running and not torch.compiler.is_compiling():
             self._running = bool(self.started)  # the buffer may have been copied from another model
         scale, zero = (self.scale, self.zero_point.to(x.dtype)) if self._running else self._following(x)
-        v, grid = x / scale, self._grid
+        grid = self._grid
         clip = self._running  # a range that follows the weights covers them; rounding must not cut the gradient of its ends
-        if self.symmetric:
-            return Quantized(round_in_range(v, grid.lo, grid.hi, clip=clip), scale, self.zero)
-        with torch.no_grad():
-            codes = v.round().clamp(-zero, grid.hi - zero)
-        return Quantized(straight_through(v + zero, codes, grid.lo, grid.hi) if clip else straight_through(v, codes), scale, self.zero)
+        return Quantized(affine(x, scale, 0 if self.symmetric else zero, grid.lo, grid.hi, clip=clip), scale, self.zero)
 
     @torch.no_grad()
     def _following(self, x: Tensor) -> tuple[Tensor, Tensor]:

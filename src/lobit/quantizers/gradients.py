@@ -107,13 +107,14 @@ def log_gradients(g: Tensor, scale: Tensor, bits: int, *, stochastic: bool = Tru
 
 
 def log_scale(largest: Tensor, bits: int) -> Tensor:
-    """The scale of `log_gradients`: the highest of its ``2^(k-1) - 1`` powers is the first that is not below ``largest``.
+    """The scale of `log_gradients`: the highest of its ``2^(k-1) - 1`` powers is the first that is not below ``largest``, or the dtype's highest.
 
     It is no smaller than 2^-126, the smallest normal float32, where 7 or 8 bits would reach lower; 0 where ``largest`` is 0.
     """
     below = floor_power(largest)
     scale = below * 2.0 ** (2 - (1 << (bits - 1)))
-    scale = torch.where(below < largest, 2 * scale, scale).clamp_(min=_SMALLEST)
+    higher = (below < largest) & torch.isfinite(2 * below)  # beyond the highest power of two is none, and values are clipped to it
+    scale = torch.where(higher, 2 * scale, scale).clamp_(min=_SMALLEST)
     return torch.where(largest == 0, largest, scale + 0 * largest)  # NaN stays
 
 

@@ -112,7 +112,7 @@ class MinMax:
     momentum: float | None = None
 
     def __post_init__(self) -> None:
-        if self.momentum is not None and not 0 < self.momentum <= 1:
+        if self.momentum is not None and not (isinstance(self.momentum, (int, float)) and 0 < self.momentum <= 1):
             raise ConfigError(f"momentum must be greater than 0 and at most 1, or None for the range of all data, not {self.momentum!r}")
 
     def fit(self, sample: Sample, grid: Grid) -> Fit:
@@ -136,7 +136,7 @@ class Percentile:
     momentum: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if not 50 < self.percent <= 100:
+        if not (isinstance(self.percent, (int, float)) and 50 < self.percent <= 100):
             raise ConfigError(f"percent must be greater than 50 and at most 100, not {self.percent!r}")
 
     def fit(self, sample: Sample, grid: Grid) -> Fit:

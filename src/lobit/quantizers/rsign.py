@@ -12,6 +12,34 @@ from lobit.quantizers.registry import register
 from lobit.quantizers.sign import OneBit, sign
 
 
+def rsign(x: Tensor, shift: Tensor, gradient: SignGradient = "approx", *, beta: float = SWISH_BETA) -> Tensor:
+    """The sign against a threshold.
+
+    Forward: ``+1 if x >= shift else -1``. Backward: ``g_x = g * slope(x - shift)``, the slope as in `lobit.quantizers.sign`; ``g_shift = - sum g_x`` over what shares a threshold.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floats of any shape.
+    shift : Tensor
+        Thresholds, broadcastable to ``x``.
+    gradient : {"approx", "clipped", "identity", "swish"}
+        Slope of the backward pass.
+    beta : float
+        Steepness of ``swish``.
+
+    References
+    ----------
+    Liu et al., ReActNet, arXiv 2003.03488, equation 1 (RSign). At equality it has -1, here it is +1 as everywhere.
+
+    Examples
+    --------
+    >>> rsign(torch.tensor([0.0, 0.5, 2.0]), torch.tensor(0.5))
+    tensor([-1.,  1.,  1.])
+    """
+    return sign(x - shift, gradient, beta=beta)
+
+
 @register("rsign")
 class RSign(OneBit, ActivationQuantizer):
     """Activations of one bit against a learned threshold for each channel; scale 1.
@@ -60,7 +88,7 @@ class RSign(OneBit, ActivationQuantizer):
             raise ConfigError(
                 "quantizer 'rsign' does not know how many channels it quantizes; give it to a layer, or call attach(shape) first"
             )
-        return Quantized(sign(x - self.shift, self.gradient, beta=self.beta), constant(1.0, x), self.zero)
+        return Quantized(rsign(x, self.shift, self.gradient, beta=self.beta), constant(1.0, x), self.zero)
 
     def steps(self) -> list[tuple[str, Tensor]]:
         """One subtraction of each channel's threshold."""
