@@ -622,3 +622,16 @@ def test_one_activation_quantizer_that_a_callable_gives_to_two_layers_is_refused
     quantize_(model, policy, first=None, last=None)  # one layer in two places
     assert model[0] is model[1]
     assert model[0].input_quantizer is shared
+
+
+@pytest.mark.parametrize("pattern", [nn.BatchNorm2d, "nn.BatchNorm2d"])
+def test_a_class_that_the_model_has_but_cannot_quantize_is_refused_unless_it_is_to_stay_float(pattern):
+    make = lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3))  # noqa: E731
+    with pytest.raises(ConfigError, match="BatchNorm2d.* fits '1', which has no weights to quantize; quantizable layers are 0, 2"):
+        quantize_(make(), {pattern: "W2A2", "*": "W4A4"})
+    quantize_(make(), {pattern: None, "*": "W4A4"})
+
+
+def test_what_is_skipped_must_be_patterns():
+    with pytest.raises(ConfigError, match="skip must be a pattern of names, a class of torch.nn, or a list of them, not 3"):
+        quantize_(nn.Sequential(nn.Linear(3, 4)), "W2A2", skip=3)

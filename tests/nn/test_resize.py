@@ -123,3 +123,10 @@ def test_bf16_and_a_compiled_graph_work():
     assert layer(x.bfloat16()).dtype == torch.bfloat16
     compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear"])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_batch_of_no_images_is_resized_as_torch_does(mode, training):
+    x = torch.empty(0, 3, 4, 5)
+    assert lnn.Upsample(scale_factor=1.7, mode=mode).train(training)(x).shape == nn.Upsample(scale_factor=1.7, mode=mode)(x).shape

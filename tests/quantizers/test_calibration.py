@@ -395,3 +395,10 @@ def test_a_wrapper_that_takes_anything_is_asked_for_its_model():
     net = Wrapper(TwoInputs())
     lobit.calibrate(net, [(X, 0 * X, "label")])
     assert net.module.layer.input_quantizer.has_started
+
+
+def test_a_model_whose_quantizers_need_no_data_is_told_so():
+    net = nn.Sequential(nn.Linear(4, 4))
+    lobit.quantize_(net, {"bits": "W2A2", "weights": "dorefa", "activations": "dorefa"}, first=None, last=None)
+    with pytest.raises(ConfigError, match="none of the model's quantizers takes its range from data; they are ready"):
+        lobit.calibrate(net, [torch.randn(2, 4)])

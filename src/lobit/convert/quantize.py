@@ -13,7 +13,7 @@ from torch import nn
 
 from lobit.convert.file import is_file, read_policy
 from lobit.convert.report import QuantizeReport, Row
-from lobit.convert.rules import Pattern, Policy, Rules, rules
+from lobit.convert.rules import Pattern, Policy, Rules, patterns_of, rules
 from lobit.convert.settings import Setting
 from lobit.convert.table import BYPASS, Becomes, becomes, bypasses, is_ours, why_not
 from lobit.errors import ConfigError
@@ -110,10 +110,9 @@ def _rules(bits: Policy, first: Policy, last: Policy, skip: Sequence[Pattern] | 
         return rules(bits, first, last, skip)
     assert isinstance(bits, (str, os.PathLike))
     given: dict[str, Any] = {"first": first, "last": last} | read_policy(bits)
-    skipped = (skip,) if isinstance(skip, (str, type)) else tuple(skip)
     source = f"policy file {os.fspath(bits)!r}: "
     try:
-        found = rules(given["bits"], given["first"], given["last"], (*given.get("skip", ()), *skipped))
+        found = rules(given["bits"], given["first"], given["last"], (*given.get("skip", ()), *patterns_of(skip)))
     except ConfigError as error:
         raise ConfigError(f"{source}{error}") from None
     return replace(found, source=source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,10 @@ class Rules:
         ConfigError
             For a pattern that fits no layer, or that one before it leaves none.
         """
-        for pattern, _ in self.patterns:
+        for pattern, found_setting in self.patterns:
             self._check(pattern, products, modules, "quantizable layer")
+            if found_setting is not None:
+                self._check_class(pattern, products, modules)
         self._check_order(products, modules)
         for pattern in self.skip:
             self._check(pattern, [path for path in modules if path], modules, "module")
@@ -85,6 +87,15 @@ class Rules:
             f"{self.source}pattern {pattern!r} fits no {what}; {f'did you mean {near[0]!r}?' if near else f'there are {listed}'}"
         )
 
+    def _check_class(self, pattern: Pattern, products: Sequence[str], modules: Mapping[str, nn.Module]) -> None:
+        """A class that the model has, but in nothing that can be quantized, is a slip."""
+        if pattern == EVERYTHING or _named_class(pattern) is None or any(fits(path, modules[path], pattern) for path in products):
+            return
+        if here := [path for path, module in modules.items() if path and fits(path, module, pattern)]:
+            raise ConfigError(
+                f"{self.source}pattern {_shown(pattern)} fits {here[0]!r}, which has no weights to quantize; quantizable layers are {', '.join(products[:8])}"
+            )
+
 
 def rules(bits: Policy, first: Policy, last: Policy, skip: Sequence[Pattern] | Pattern) -> Rules:
     """Check a policy without a model.
@@ -106,8 +117,16 @@ def rules(bits: Policy, first: Policy, last: Policy, skip: Sequence[Pattern] | P
         found = tuple((_pattern(key, "bits"), setting(policy, f"pattern {key!r}")) for key, policy in patterns.items())
     else:
         found = ((EVERYTHING, setting(bits, "bits")),)
-    skipped = (skip,) if isinstance(skip, (str, type)) else tuple(skip)
-    return Rules(found, setting(first, "first"), setting(last, "last"), tuple(_pattern(pattern, "skip") for pattern in skipped))
+    return Rules(found, setting(first, "first"), setting(last, "last"), tuple(_pattern(pattern, "skip") for pattern in patterns_of(skip)))
+
+
+def patterns_of(skip: Sequence[Pattern] | Pattern) -> tuple[Pattern, ...]:
+    """What is skipped, of one pattern or several."""
+    if isinstance(skip, (str, type)):
+        return (skip,)
+    if not isinstance(skip, Iterable):
+        raise ConfigError(f"skip must be a pattern of names, a class of torch.nn, or a list of them, not {skip!r}")
+    return tuple(skip)
 
 
 def fits(path: str, module: nn.Module, pattern: Pattern) -> bool:

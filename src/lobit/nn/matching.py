@@ -42,7 +42,7 @@ def match_batch_norm(model: nn.Module, reference: nn.Module, *inputs: Tensor) ->
     if theirs.keys() != ours.keys() or not ours:
         only = sorted(theirs.keys() ^ ours.keys())
         raise ConfigError(
-            f"{'batch norm ' + repr(only[0]) + ' is in one of the nets alone' if only else 'the nets have no batch norm'}; "
+            f"{'batch norm ' + repr(only[0]) + ' is in one of the nets alone, or of another kind there (ShiftBatchNorm is none that can be matched)' if only else 'the nets have no batch norm'}; "
             "give the float net that the model was made from, such as a deepcopy taken before quantize_"
         )
     for name, norm in {**ours, **theirs}.items():

@@ -106,7 +106,8 @@ class Upsample(nn.Upsample):
         """Resize input of shape (N, C, L), (N, C, H, W) or (N, C, D, H, W)."""
         if self.training:
             return super().forward(input)
-        return resized(input, self.axes(super().forward(input.new_empty(input.shape, device="meta")).shape[2:], input.shape[2:]))
+        alike = input.new_empty((1, 1, *input.shape[2:]), device="meta")  # torch refuses images of no samples there
+        return resized(input, self.axes(super().forward(alike).shape[2:], input.shape[2:]))
 
     def axes(self, after: Sequence[int], before: Sequence[int]) -> list[Axis]:
         """The tables of all axes behind the channels, for their sizes."""

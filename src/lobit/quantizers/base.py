@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lobit.bits import CodeType
-from lobit.errors import ConfigError
+from lobit.errors import ConfigError, ExportError
 
 Role = Literal["weights", "activations", "gradients"]
 
@@ -219,8 +219,15 @@ class ActivationQuantizer(Quantizer):
         list of (str, Tensor)
             Operations of docs/architecture.md, "The exact class", with a float32 operand of shape (1,) each, or (C,) with one value for each input
             channel. In eval the codes are exactly ``to_codes(chain(x))``.
+
+        Raises
+        ------
+        ExportError
+            Where a quantizer has not said them.
         """
-        raise NotImplementedError
+        raise ExportError(
+            f"{type(self).__name__} has no steps(), the operations that make its codes in eval; a quantizer says them to be exported (docs/own-quantizer.md)"
+        )
 
 
 class WeightQuantizer(Quantizer):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from lobit.errors import ConfigError
-from lobit.quantizers.base import ActivationQuantizer
+from lobit.quantizers.base import ActivationQuantizer, Quantizer
 from lobit.quantizers.feed import Batches, Progress, feed, in_eval
 from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.observer import Observer
@@ -95,7 +95,12 @@ def calibrate(
     activations = {path: module for path, module in model.named_modules() if isinstance(module, FromData)}
     fitted = [module for module in model.modules() if isinstance(module, FromWeights)] if of_weights is not None else []
     if not activations and not fitted:
-        raise ConfigError("the model has no quantizer that takes its range from data; quantize it first: lobit.quantize_(model, 'W8A8')")
+        some = any(isinstance(module, Quantizer) for module in model.modules())
+        raise ConfigError(
+            "none of the model's quantizers takes its range from data; they are ready as they are, or choose ones that do: lsq, affine, .."
+            if some
+            else "the model has no quantizer that takes its range from data; quantize it first: lobit.quantize_(model, 'W8A8')"
+        )
     with in_eval(model):
         try:
             for quantizer in activations.values():
