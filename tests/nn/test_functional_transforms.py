@@ -13,6 +13,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from lobit import nn as lnn
 from lobit.convert import quantize_
+from lobit.nn.tables import _tables
 from tests.quantizers.rows import rows
 
 LSQ4 = {"name": "lsq", "bits": 4}
@@ -153,3 +154,42 @@ def test_tangents_carried_forward_are_refused_and_never_lost(role, quantizer, tr
         torch.func.jvp(net, (x,), (x,))
     with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode AD"):
         net(forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("quantizer", ["affine", "learned_bits", "ttq", "lsq"])
+@pytest.mark.parametrize("training", [True, False])
+def test_members_of_an_ensemble_have_states_of_their_own(quantizer, training):
+    torch.manual_seed(0)
+    x = torch.randn(5, 6)
+    members = [lnn.Linear(6, 4, weight_quantizer={"name": quantizer, "bits": 2 if quantizer == "ttq" else 4}) for _ in range(3)]
+    for net in members:
+        net(x)
+        net.train(training)
+    parameters, buffers = stack_module_state(members)
+    skeleton = copy.deepcopy(members[0])
+    run = lambda p, b: functional_call(skeleton, (p, b), (x,))  # noqa: E731
+    for net, y in zip(members, vmap(run)(parameters, buffers), strict=True):
+        torch.testing.assert_close(y, net(x), rtol=1e-4, atol=1e-4)
+    found = vmap(grad(lambda p, b: run(p, b).square().sum()))(parameters, buffers)
+    for index, net in enumerate(members):
+        net.zero_grad()
+        net(x).square().sum().backward()
+        for name, p in net.named_parameters():
+            torch.testing.assert_close(
+                found[name][index], torch.zeros_like(p) if p.grad is None else p.grad, rtol=1e-4, atol=1e-4, msg=name
+            )
+
+
+def test_what_is_kept_from_a_first_pass_inside_a_transformation_serves_the_passes_after_it():
+    torch.manual_seed(0)
+    net, x = Recurrent("LSTM"), torch.randn(4, 7, 6)
+    net(x)
+    state = net.state_dict()
+    for training in (False, True):
+        _tables.cache_clear()
+        net = Recurrent("LSTM").train(training)
+        net.load_state_dict(state)
+        run = lambda x, net=net: net(x).square().sum()  # noqa: E731
+        grad(lambda x, run=run: grad(run)(x).square().sum())(x)
+        assert grad(run)(x).isfinite().all()
+        net(x).sum().backward()

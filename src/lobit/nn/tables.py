@@ -54,7 +54,7 @@ def _tables(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
     for activation in ACTIVATIONS:
         row = [_exact(activation, code / PER_UNIT) for code in range(LO, HI + 1)]
         values += [math.nan if keep_nan else row[0], *row]
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():  # it outlives what is at work now
         return torch.tensor(values, dtype=torch.float64).float().to(device, dtype)
 
 

@@ -17,7 +17,7 @@ from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Grid, Method
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.straight_through import straight_through
-from lobit.quantizers.tracing import functional
+from lobit.quantizers.tracing import functional, readable
 
 
 class _RoundToLevels(torch.autograd.Function):
@@ -143,8 +143,8 @@ class LearnsBits(Quantizer):
         """The width now: that of the largest code, a whole number; the one to begin with until it has started."""
         if self.is_fixed():
             return self._fixed
-        if torch.compiler.is_compiling():
-            return self.most  # graphs do not read values; what is asked of them are bounds
+        if not readable(self.started):
+            return self.most  # values are not read then; what is asked of them are bounds
         if not bool(self.started):
             return self.start
         return int((self.top / self.step).round()).bit_length() + self.signed
@@ -208,7 +208,7 @@ class LearnsBits(Quantizer):
 
     def is_fixed(self) -> bool:
         """Whether the width was fixed."""
-        if not self._fixed and not torch.compiler.is_compiling():
+        if not self._fixed and readable(self.width):
             self._fixed = int(self.width)  # the buffer may have been copied from another model
         return bool(self._fixed)
 

@@ -20,6 +20,17 @@ def functional() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def readable(state: Tensor) -> bool:
+    """Whether a value may be read from a tensor now: not while a graph is traced, nor where it stands for those of several networks."""
+    if torch.compiler.is_compiling():
+        return False
+    while torch._C._functorch.is_functorch_wrapped_tensor(state):
+        if torch._C._functorch.is_batchedtensor(state):
+            return False
+        state = torch._C._functorch.get_unwrapped(state)
+    return True
+
+
 def differentiated(*tensors: Tensor | None) -> bool:
     """Whether what is made of these tensors has a gradient: they record one, or tangents are carried forward, of which PyTorch says at each operation whether it can."""
     recorded = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)

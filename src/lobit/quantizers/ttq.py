@@ -17,7 +17,7 @@ from lobit.quantizers.ranges import Method
 from lobit.quantizers.registry import register
 from lobit.quantizers.straight_through import straight_through
 from lobit.quantizers.ternary import TERNARY, check_two_bits
-from lobit.quantizers.tracing import differentiated
+from lobit.quantizers.tracing import differentiated, readable
 
 TTQ_THRESHOLD = 0.05
 
@@ -117,7 +117,7 @@ class TTQWeights(FromWeights):
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scales of shape ``()``, or ``(O, 1, ..)`` for each channel."""
         self._fit(x)
-        if not self._running and not torch.compiler.is_compiling():
+        if not self._running and readable(self.started):
             self._running = bool(self.started)  # the buffer may have been copied from another model
         if not self._running and self.training:
             self._start(x)
