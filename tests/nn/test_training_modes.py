@@ -21,6 +21,8 @@ POLICIES = [
     "W8A8",
     {"bits": "W1A1", "weights": "sign", "activations": "sign"},
     {"bits": "W3A3", "weights": "dorefa", "activations": "dorefa"},
+    {"bits": "W4A4", "weights": "affine", "activations": "affine"},
+    {"bits": "W4A4", "weights": "learned_bits", "activations": "learned_bits"},
 ]
 
 
@@ -138,3 +140,25 @@ def test_two_processes_have_the_gradients_of_one_with_the_whole_batch(tmp_path):
             assert found.keys() == expected.keys()
             for name, g in expected.items():
                 torch.testing.assert_close(found[name], g, rtol=1e-4, atol=1e-5, msg=f"{built} {name}")
+
+
+def _after_zeros(rank):
+    torch.manual_seed(0)
+    found = {}
+    for name in ("lsq", "lsq_plus", "learned_bits", "pact", "affine"):
+        net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+        quantize_(net, {"bits": "W1A4", "weights": "sign", "activations": name}, first=None, last=None)
+        parallel = nn.parallel.DistributedDataParallel(net)
+        for step in range(3):
+            x = torch.randn(4, 8) * bool(step)
+            net.zero_grad()
+            parallel(x).square().sum().backward()
+        found[name] = [p.grad.abs().sum().item() for p in net.parameters()]
+    return found
+
+
+def test_a_first_batch_of_zeros_leaves_no_process_waiting(tmp_path):
+    for found in spawned(2, _after_zeros, tmp_path):
+        for name, gradients in found.items():
+            assert all(g >= 0 for g in gradients), name
+            assert sum(gradients) > 0, name

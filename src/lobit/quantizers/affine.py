@@ -91,7 +91,7 @@ class AffineActivations(FromData):
         self._given = given
         self._signed = self._given
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int16))
+        self.register_buffer("zero_point", torch.tensor(0, dtype=torch.int32))
         self.register_buffer("is_signed", torch.tensor(self._given, dtype=torch.int8))
 
     def check_bits(self, bits: int) -> None:
@@ -189,7 +189,7 @@ class AffineWeights(FromWeights):
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int16))
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
 
     def check_bits(self, bits: int) -> None:
         """Refuse a width other than 2 to 8; 1 to 7 with a zero point."""
@@ -220,7 +220,7 @@ class AffineWeights(FromWeights):
         self._attach_once("range")
         shape = (weight.shape[0], *[1] * (weight.ndim - 1)) if self.per_channel else ()
         self.scale = torch.ones(shape, device=weight.device)
-        self.zero_point = torch.zeros(shape, dtype=torch.int16, device=weight.device)
+        self.zero_point = torch.zeros(shape, dtype=torch.int32, device=weight.device)
         self.started = self.started.to(weight.device)
 
     def forward(self, x: Tensor) -> Quantized:

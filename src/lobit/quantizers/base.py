@@ -147,11 +147,15 @@ class Quantizer(nn.Module):
         )
 
     def _through(self, x: Tensor) -> Quantized:
+        return Quantized(x, self._scale_of_none(x))
+
+    def _scale_of_none(self, x: Tensor) -> Tensor:
+        """1, of a pass in which no parameter of the quantizer counts."""
         scale = constant(1.0, x)
         if self.training and dist.is_available() and dist.is_initialized():  # data-parallel training waits for every parameter's gradient
             for parameter in self.parameters():
                 scale = scale + 0 * parameter.sum() if parameter.requires_grad else scale
-        return Quantized(x, scale)
+        return scale
 
     def extra_repr(self) -> str:
         """The code type, for printing."""

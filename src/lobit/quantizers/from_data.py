@@ -56,7 +56,7 @@ class FromData(ActivationQuantizer):
             self.observer.see(x, self.owner)
             return Quantized(x, constant(1.0, x))
         if not self._running and not self._start(x):
-            return Quantized(torch.zeros_like(x), constant(1.0, x))
+            return Quantized(x * 0, self._scale_of_none(x))  # of zeros; the layers before it have a gradient, as in every pass
         return self.quantize(x)
 
     @property
