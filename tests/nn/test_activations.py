@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lobit import nn as lnn
+from lobit.errors import ShapeError
 
 
 def drawn(channels, seed=0):
@@ -103,3 +104,9 @@ def test_a_net_with_rprelu_trains(bits):
         optimizer.step()
     assert (net(x).argmax(1) == labels).float().mean() > 0.85
     assert all((p != start).any() for p, start in zip(net[2].parameters(), (0, 0.25, 0), strict=True))
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3, 3), (3,)])
+def test_other_channels_than_its_own_are_refused(shape):
+    with pytest.raises(ShapeError, match=r"a RPReLU of 3 channels takes \(N, 3, ..\), not"):
+        lnn.RPReLU(3)(torch.randn(shape))

@@ -438,3 +438,26 @@ def test_a_border_of_codes_has_the_offset_of_the_input_too(training):
     values = F.pad(torch.where(x >= 0.5, 1.5, -0.5), (1, 1), value=1.5)
     torch.testing.assert_close(layer(x), F.conv1d(values, torch.where(layer.weight >= 0, 1.0, -1.0), layer.bias))
     torch.testing.assert_close(layer(x[0]), layer(x)[0])
+
+
+@pytest.mark.parametrize("name", ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"])
+def test_an_image_without_a_batch_axis_is_a_batch_of_one_to_every_quantizer(name):
+    torch.manual_seed(0)
+    four = {"name": "lsq", "bits": 4}
+    gradient = {"name": "linear", "bits": 4, "stochastic": False}
+    layer = getattr(lnn, name)(4, 6, 3, weight_quantizer=four, input_quantizer=four, gradient_quantizer=gradient)
+    x = torch.randn(4, *[5] * int(name[-2]))
+    layer(x)
+    found = []
+    for image in (x, x[None]):
+        layer.zero_grad()
+        y = layer(image).reshape(layer(x).shape)
+        (y * torch.linspace(0.1, 2, y.numel()).reshape(y.shape)).sum().backward()
+        found.append([y, *(p.grad.clone() for p in layer.parameters())])
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_padding_value_is_a_number():
+    with pytest.raises(ConfigError, match="padding_value is True; it must be 0, 1 or -1"):
+        lnn.Conv2d(3, 4, 3, padding=1, padding_value=True, input_quantizer="sign")

@@ -13,7 +13,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from lobit import nn as lnn
 from lobit.convert import quantize_
-from lobit.nn.tables import _tables
+from lobit.nn.tables import _KEPT
 from tests.quantizers.rows import rows
 
 LSQ4 = {"name": "lsq", "bits": 4}
@@ -186,10 +186,24 @@ def test_what_is_kept_from_a_first_pass_inside_a_transformation_serves_the_passe
     net(x)
     state = net.state_dict()
     for training in (False, True):
-        _tables.cache_clear()
+        _KEPT.clear()
         net = Recurrent("LSTM").train(training)
         net.load_state_dict(state)
         run = lambda x, net=net: net(x).square().sum()  # noqa: E731
         grad(lambda x, run=run: grad(run)(x).square().sum())(x)
         assert grad(run)(x).isfinite().all()
         net(x).sum().backward()
+
+
+def test_what_is_kept_from_a_first_pass_inside_an_export_of_torchs_serves_the_passes_after_it():
+    torch.manual_seed(0)
+    net, x = Recurrent("GRU"), torch.randn(4, 7, 6)
+    net(x)
+    net.eval()
+    _KEPT.clear()
+    program = torch.export.export(net, (x,))
+    with torch.no_grad():
+        y = net(x)
+        assert torch.equal(program.module()(x), y)
+        _KEPT.clear()
+        assert torch.equal(net(x), y)

@@ -373,3 +373,11 @@ def test_wrong_use_is_refused_by_name():
         lnn.RNN(5, 6, nonlinearity="gelu")
     with pytest.raises(ConfigError, match="bfloat16"):
         layer.bfloat16()(torch.zeros(2, 3, 5, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+def test_packed_sequences_of_another_width_are_refused(name):
+    layer = getattr(lnn, name)(6, 4, weight_quantizer={"name": "lsq", "bits": 4}, input_quantizer={"name": "lsq", "bits": 4})
+    packed = nn.utils.rnn.pack_sequence([torch.randn(3, 5), torch.randn(2, 5)])
+    with pytest.raises(ShapeError, match=r"takes packed sequences of 6 inputs a step, not of \(5,\)"):
+        layer(packed)

@@ -161,3 +161,11 @@ def test_a_state_of_another_width_is_refused():
     quantizer(torch.randn(10))
     with pytest.raises(RuntimeError, match="of 4 bits, this quantizer has 3"):
         nn.Sequential(Q.AffineActivations(3)).load_state_dict(nn.Sequential(quantizer).state_dict())
+
+
+def test_a_state_of_one_grid_is_not_loaded_into_the_other():
+    make = lambda symmetric: lnn.Linear(10, 6, weight_quantizer={"name": "affine", "bits": 4, "symmetric": symmetric})  # noqa: E731
+    with pytest.raises(RuntimeError, match="Unexpected key.*weight_quantizer.zero_point"):
+        make(True).load_state_dict(make(False).state_dict())
+    with pytest.raises(RuntimeError, match="Missing key.*weight_quantizer.zero_point"):
+        make(False).load_state_dict(make(True).state_dict())

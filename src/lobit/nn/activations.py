@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lobit.errors import ShapeError
+
 
 class RPReLU(nn.Module):
     """A PReLU whose kink is moved, for each channel, as ReActNet has it.
@@ -43,6 +45,8 @@ class RPReLU(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Map a tensor of shape (N, channels, ..) to one of the same shape, in its dtype."""
+        if input.ndim < 2 or input.shape[1] != self.channels:
+            raise ShapeError(f"a RPReLU of {self.channels} channels takes (N, {self.channels}, ..), not {tuple(input.shape)}")
         gamma, beta, zeta = (factor.to(input.dtype) for factor in (self.gamma, self.beta, self.zeta))
         shape = (-1, *[1] * (input.ndim - 2))
         return F.prelu(input - gamma.view(shape), beta) + zeta.view(shape)

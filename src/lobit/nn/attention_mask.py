@@ -74,7 +74,7 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
         As `merged_mask` makes it.
     """
     if mask is None:
-        return torch.softmax(scores, -1, dtype=torch.float32)
+        return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
     hidden = mask if mask.dtype == torch.bool else mask == -math.inf
     blind = hidden.all(-1, keepdim=True)
     some = traced() or bool(blind.any())  # most masks leave each query a key, and cost no pass for this
@@ -82,5 +82,5 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
         scores = scores.masked_fill(mask & ~blind if some else mask, -math.inf)
     else:
         scores = scores + (mask.masked_fill(blind, 0.0) if some else mask)
-    p = torch.softmax(scores, -1, dtype=torch.float32)
+    p = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
     return p.masked_fill(blind, 0.0) if some else p

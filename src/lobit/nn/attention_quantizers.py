@@ -208,7 +208,13 @@ class AttentionQuantizers(SeveralProducts):
 
     def _keeps_codes(self, a: Operand, b: Operand) -> bool:
         """Whether a step of training can run as one operation that keeps bytes; graphs see the plain arithmetic instead."""
-        plain = self.gradient_quantizer is not None or traced() or not self.training or not torch.is_grad_enabled()
+        plain = (
+            torch.float64 in (a.floats.dtype, b.floats.dtype)
+            or self.gradient_quantizer is not None
+            or traced()
+            or not self.training
+            or not torch.is_grad_enabled()
+        )
         return not plain and all(_are_integers(side) and side.codes is not None and side.codes.offset is None for side in (a, b))
 
     def _is_long(self, a: Operand, b: Operand, terms: int) -> bool:

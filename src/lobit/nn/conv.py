@@ -102,7 +102,11 @@ class ConvLayer(QuantizedLayer):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # torch's name, for calls by keyword
         """Convolve input of shape (N, C, ..), or (C, ..) without a batch axis."""
-        return self.quantized_forward(input) if self.is_quantized else super().forward(input)
+        if not self.is_quantized:
+            return super().forward(input)  # type: ignore[no-any-return]
+        if input.ndim == len(self.kernel_size) + 1:  # to quantizers the first axis is that of samples
+            return self.quantized_forward(input[None]).squeeze(0)
+        return self.quantized_forward(input)
 
     def extra_repr(self) -> str:
         """Torch's, and the padding value where it is not 0."""
@@ -210,7 +214,7 @@ def check_padding_value(value: int, quantizer: ActivationQuantizer | None) -> No
     ConfigError
         For a value other than 0, 1 and -1; for 1 and -1 unless the input's codes are -1/+1.
     """
-    if value not in (0, 1, -1):
+    if type(value) is not int or value not in (0, 1, -1):
         raise ConfigError(f"padding_value is {value!r}; it must be 0, 1 or -1")
     if not value:
         return

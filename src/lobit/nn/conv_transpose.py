@@ -80,6 +80,9 @@ class ConvTransposeLayer(QuantizedLayer):
         """Map input of shape (N, C, ..), or (C, ..), to the output of ``output_size``, by default that of ``output_padding``."""
         if not self.is_quantized:
             return super().forward(input, output_size)  # type: ignore[no-any-return]
+        axes = len(self.kernel_size)
+        if input.ndim == axes + 1:  # to quantizers the first axis is that of samples
+            return self.forward(input[None], None if output_size is None else output_size[-axes:])[0]
         if output_size is None:
             return self.quantized_forward(input)
         return self.quantized_forward(input, partial(self.product, output_padding=self.padding_for(input, output_size)))

@@ -81,6 +81,10 @@ class RecurrentLayer(RecurrentQuantizers, nn.RNNBase):
         self.check_dtype(self.weight_ih_l0)
         if isinstance(input, PackedSequence):
             rows, sizes = input.data, tuple(int(size) for size in input.batch_sizes)
+            if rows.shape[1:] != (self.input_size,):
+                raise ShapeError(
+                    f"a {type(self).__name__} takes packed sequences of {self.input_size} inputs a step, not of {tuple(rows.shape[1:])}"
+                )
             batched, batch = True, sizes[0]
         else:
             self._check_input(input)
@@ -91,7 +95,7 @@ class RecurrentLayer(RecurrentQuantizers, nn.RNNBase):
             rows, sizes = steps.reshape(-1, self.input_size), (batch,) * steps.shape[0]
         h, c = self._first_states(input, hx, batch, batched)
         with torch.autocast(rows.device.type, enabled=False):
-            hidden, last = self._layers(rows.to(self.weight_ih_l0.dtype), h, c, sizes)
+            hidden, last = self._layers(self._with_unused(rows.to(self.weight_ih_l0.dtype)), h, c, sizes)
         states = [torch.stack(parts) for parts in zip(*last, strict=True)]
         if isinstance(input, PackedSequence):
             if input.unsorted_indices is not None:

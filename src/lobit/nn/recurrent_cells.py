@@ -34,7 +34,7 @@ class RecurrentCell(RecurrentQuantizers):
                 raise ShapeError(f"a {type(self).__name__} takes states of shape {want} for this input, not {tuple(state.shape)}")
         dtype = self.weight_ih.dtype
         with torch.autocast(x.device.type, enabled=False):
-            rows = x.to(dtype).reshape(-1, self.input_size)
+            rows = self._with_unused(x.to(dtype).reshape(-1, self.input_size))
             size = len(rows)
             zeros = rows.new_zeros(size, self.hidden_size)
             before = zeros if h is None else h.to(dtype).reshape(zeros.shape)

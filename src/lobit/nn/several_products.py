@@ -16,7 +16,7 @@ from lobit.nn.holders import hold
 from lobit.nn.integer_convolution import EXACT_IN_FLOAT32
 from lobit.nn.quantized import code_range
 from lobit.quantizers import ActivationQuantizer, CodeDropout, GradientQuantizer, Quantized, Quantizer, WeightQuantizer, get
-from lobit.quantizers.base import Role
+from lobit.quantizers.base import Role, in_group
 from lobit.quantizers.registry import Identifier
 
 AS_INPUT = "as_input"
@@ -129,6 +129,16 @@ class SeveralProducts(nn.Module):
 
     def _weight_quantizer(self, name: str) -> WeightQuantizer | None:
         return self._find(self.weight_quantizers, name)  # type: ignore[no-any-return]
+
+    def _with_unused(self, x: Tensor) -> Tensor:
+        """``x``; in data-parallel training, which waits for every parameter's gradient, with one of 0 for quantizers that are switched off."""
+        if not (self.training and in_group()):
+            return x
+        tables = [getattr(self, table) for table in ("weight_quantizers", *self.operand_tables)]
+        off = [quantizer for table in tables for quantizer in table.values() if quantizer.off]
+        for parameter in (parameter for quantizer in off for parameter in quantizer.parameters() if parameter.requires_grad):
+            x = x + 0 * parameter.sum()
+        return x
 
     @staticmethod
     def _find(table: nn.ModuleDict, key: str) -> Any:

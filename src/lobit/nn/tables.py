@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -45,17 +44,21 @@ def table(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
     keep_nan : bool
         Whether NaN stays NaN, as training wants it, or is the value of the lowest code, as `lobit`'s definition of codes has it.
     """
-    return _tables(dtype, device, keep_nan)
-
-
-@lru_cache(maxsize=64)
-def _tables(dtype: torch.dtype, device: torch.device, keep_nan: bool) -> Tensor:
+    kept = _KEPT.get((dtype, device, keep_nan))
+    if kept is not None:
+        return kept
     values: list[float] = []
     for activation in ACTIVATIONS:
         row = [_exact(activation, code / PER_UNIT) for code in range(LO, HI + 1)]
         values += [math.nan if keep_nan else row[0], *row]
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():  # it outlives what is at work now
-        return torch.tensor(values, dtype=torch.float64).float().to(device, dtype)
+    with torch.inference_mode(False):
+        made = torch.tensor(values, dtype=torch.float64).float().to(device, dtype)
+    if type(made) is Tensor and not torch._C._functorch.is_functorch_wrapped_tensor(made):  # one of a tracer's ends with it
+        _KEPT[dtype, device, keep_nan] = made
+    return made
+
+
+_KEPT: dict[tuple[torch.dtype, torch.device, bool], Tensor] = {}
 
 
 class _Lookup(torch.autograd.Function):

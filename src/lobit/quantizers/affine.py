@@ -189,7 +189,8 @@ class AffineWeights(FromWeights):
         self.register_buffer("started", torch.tensor(False))
         self.register_buffer("width", torch.tensor(bits, dtype=torch.int8))
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32))
+        # a state with zero points is not one of the other grid
+        self.register_buffer("zero_point", torch.zeros((), dtype=torch.int32), persistent=not symmetric)
 
     def check_bits(self, bits: int) -> None:
         """Refuse a width other than 2 to 8; 1 to 7 with a zero point."""

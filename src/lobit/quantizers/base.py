@@ -83,7 +83,14 @@ class Quantizer(nn.Module):
 
     def __call__(self, x: Tensor) -> Quantized:
         """Quantize; while it is off, the floats themselves with scale 1."""
-        return self._through(x) if self.off else super().__call__(x)
+        if self.off:
+            return self._through(x)
+        found = super().__call__(x)
+        if type(found) is not Quantized:
+            raise ConfigError(
+                f"{type(self).__name__}.forward returns a {type(found).__name__}; a quantizer returns lobit.quantizers.Quantized(codes, scale)"
+            )
+        return found
 
     @property
     def fractions(self) -> bool:
@@ -152,7 +159,7 @@ class Quantizer(nn.Module):
     def _scale_of_none(self, x: Tensor) -> Tensor:
         """1, of a pass in which no parameter of the quantizer counts."""
         scale = constant(1.0, x)
-        if self.training and dist.is_available() and dist.is_initialized():  # data-parallel training waits for every parameter's gradient
+        if self.training and in_group():  # data-parallel training waits for every parameter's gradient
             for parameter in self.parameters():
                 scale = scale + 0 * parameter.sum() if parameter.requires_grad else scale
         return scale
@@ -284,6 +291,11 @@ def constant(value: float, like: Tensor) -> Tensor:
 def operand(value: float | Tensor) -> Tensor:
     """The operand of a chain step: float32, of shape (1,) or (C,), on the CPU."""
     return torch.as_tensor(value, dtype=torch.float32).detach().cpu().reshape(-1)
+
+
+def in_group() -> bool:
+    """Whether this process trains with others."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def check_flag(value: bool, name: str, what: str) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lobit.bits import Alphabet, CodeType
 from lobit.errors import ConfigError
-from lobit.quantizers.base import Quantized, check_flag, check_width, constant, operand, wide
+from lobit.quantizers.base import Quantized, check_flag, check_width, in_group, operand, wide
 from lobit.quantizers.from_data import FromData, FromWeights
 from lobit.quantizers.observer import Sample
 from lobit.quantizers.powers import used_scale
@@ -183,7 +183,7 @@ class LSQ(FromData):
         """Codes of a tensor of any shape, once it has started."""
         code = self.code_type
         if code == ONE_BIT:
-            return Quantized(sign(x), constant(1.0, x), self.zero)
+            return Quantized(sign(x), self._scale_of_none(x), self.zero)
         step = training_step(self.step, step_gradient(x, code)) if self.training else eval_step(self.step, self.owner)
         step = used_scale(step, self.power_of_two)
         return Quantized(lsq(x, step, code), step, self.zero)
@@ -222,8 +222,8 @@ class LSQ(FromData):
         self._free_step()
 
     def _free_step(self) -> None:
-        """A step that nothing uses asks for no gradient: data-parallel training waits for every parameter that does."""
-        if self.bits == 1 and self._decided == 0:
+        """A step that nothing uses asks for no gradient: data-parallel training waits for every parameter that does; in it the step is counted already, and has one of 0."""
+        if self.bits == 1 and self._decided == 0 and not in_group():
             self.step.requires_grad_(False)
 
     def keep_in_range(self) -> None:
