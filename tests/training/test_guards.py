@@ -181,3 +181,41 @@ def test_a_matrix_of_a_recurrent_layer_is_named():
     told = starve(model, torch.zeros(5, 2, 4), loss=lambda y: y[0].sum())
     assert [message.partition(" is starved")[0] for _, message in told] == ["'0.weight_ih_l0' (LSTM)"]
     assert "its input is all zero" in told[0][1]
+
+
+class Named(nn.Module):
+    """Layers that are called by keyword."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, *, x):
+        return self.b(input=torch.relu(self.a(input=x)))
+
+
+class Packed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTM(3, 4)
+        lobit.quantize_(self, "W4A4", first=None, last=None)
+
+    def forward(self, x):
+        return self.cell(x)[0].data
+
+
+@pytest.mark.parametrize("kind", [Named, Packed])
+def test_inputs_by_keyword_and_packed_ones_are_seen(kind):
+    torch.manual_seed(0)
+    model = kind()
+    rows = torch.randn(5, 4 if kind is Named else 3)
+    run = (lambda x: model(x=x)) if kind is Named else lambda x: model(nn.utils.rnn.pack_sequence([x[:3], x[3:]]))
+    run(rows)
+    with pytest.raises(LobitError, match="comes into '?.*from outside any layer"), all_finite(model):
+        run(rows * float("nan"))
+    said = []
+    guard = Starved(model, 1, said.append)
+    run(rows * 0).mul(0).sum().backward()
+    guard.check()
+    assert said
+    assert all("it did not run" not in each for each in said)

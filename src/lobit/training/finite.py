@@ -61,17 +61,17 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
     found: list[str] = []
     names = {module: name for name, module in model.named_modules()}
 
-    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        wrong = next((tensor for tensor in _tensors(inputs) if not _finite(tensor)), None)
+    def before(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        wrong = next((tensor for tensor in tensors_in((inputs, named)) if not _finite(tensor)), None)
         if wrong is not None and not found:
             found.append(
                 f"the first value that is not finite comes into {title(names[module], module)} from outside any layer: {_count(wrong)}"
             )
 
-    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        wrong = next((tensor for tensor in _tensors(output) if not _finite(tensor)), None)
+    def after(module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        wrong = next((tensor for tensor in tensors_in(output) if not _finite(tensor)), None)
         if wrong is not None and not found:
-            largest = max((float(tensor.abs().max()) for tensor in _tensors(inputs) if tensor.numel()), default=0.0)
+            largest = max((float(tensor.abs().max()) for tensor in tensors_in((inputs, named)) if tensor.numel()), default=0.0)
             own = describe_not_finite(module) or "its own parameters and statistics are finite"
             found.append(
                 f"the first layer whose output is not finite is {title(names[module], module)}: {_count(wrong)}; its input is finite, up to "
@@ -80,7 +80,8 @@ def watched(model: nn.Module) -> Iterator[list[str]]:
 
     # the weights' quantizer belongs to its layer, whose parameters are named with it
     layers = [module for module in names if not isinstance(module, WeightQuantizer)]
-    handles = [hook for module in layers for hook in (module.register_forward_pre_hook(before), module.register_forward_hook(after))]
+    handles = [module.register_forward_pre_hook(before, with_kwargs=True) for module in layers]
+    handles += [module.register_forward_hook(after, with_kwargs=True) for module in layers]
     try:
         yield found
     finally:
@@ -133,11 +134,12 @@ def title(path: str, module: nn.Module) -> str:
     return f"{path!r} ({type(module).__name__})" if path else f"the model itself ({type(module).__name__})"
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """The tensors of arguments or of an output, packed sequences' among them, in order."""
     if isinstance(value, Tensor):
         yield value.detach()
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from _tensors(item)
+            yield from tensors_in(item)
     elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
+        yield from tensors_in(list(value.values()))

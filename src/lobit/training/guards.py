@@ -196,7 +196,7 @@ class _Probe:
         self._order: list[tuple[nn.Module, bool, bool]] = []
         layers = {matrix.layer for matrix in matrices(model)}
         watched = [module for module in self._names if isinstance(module, GATES) or module in layers]
-        self._handles = [module.register_forward_hook(self._see) for module in watched]
+        self._handles = [module.register_forward_hook(self._see, with_kwargs=True) for module in watched]
         self._handles.append(model.register_forward_pre_hook(lambda module, inputs: self._order.clear()))
 
     def close(self) -> None:
@@ -217,10 +217,10 @@ class _Probe:
                 return f"behind it, {finite.title(self._names[module], module)} lets no gradient through, as all its input is outside of its window"
         return None
 
-    def _see(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if traced() or not inputs or not isinstance(inputs[0], Tensor):
+    def _see(self, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        x = None if traced() else next(finite.tensors_in((inputs, named)), None)
+        if x is None:
             return
-        x = inputs[0].detach()
         self._order.append(
             (module, not bool(x.any()), isinstance(module, GATES) and not getattr(module, "off", False) and _closed(module, x))
         )
