@@ -8,6 +8,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lobit import nn as lnn
 
@@ -126,3 +127,13 @@ def test_a_fused_optimizer_in_eval_mode_changes_the_codes_too(make, kind):
         first = (lambda v: v) if kind == "linear" else (lambda v: v[0])
         assert torch.equal(first(after), first(fresh))
         assert not torch.equal(first(after), first(before))
+
+
+def test_codes_without_values_are_not_kept():
+    layer, x = lnn.Linear(4, 3, weight_quantizer="magnitude_sign").eval(), torch.randn(2, 4)
+    with torch.no_grad():
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert layer(x).shape == (2, 3)
+        y = layer(x)
+        assert type(y) is torch.Tensor
+        torch.testing.assert_close(y, layer.train()(x))

@@ -43,7 +43,8 @@ class KeptCodes:
             return self._codes
         with torch.inference_mode(False), torch.no_grad():
             codes = make()
-        if not any(source.is_inference() for source in sources):  # those have no version
+        # those of inference have no version, and what a tracer makes ends with it
+        if type(codes.codes) is Tensor and not any(source.is_inference() for source in sources):
             self._sources = [(source, source.detach(), source._version) for source in sources]
             self._codes, self._steps = codes, _optimizer_steps
         return codes

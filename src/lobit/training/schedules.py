@@ -77,7 +77,9 @@ class QuantizationSchedule:
         return max(self.until, default=0)
 
     def advance(self, time: int) -> bool:
-        """Set the widths of a time; whether any has changed."""
+        """Set the widths of a time, in the unit of the schedule; whether any has changed."""
+        if not isinstance(time, int):
+            raise ConfigError(f"the time of a schedule is a whole number, not {time!r}")
         self.time = time
         wanted = {path: self._wanted(time, path) for path in self._quantizers}
         changed = [path for path, width in wanted.items() if width != self._now[path]]
@@ -96,6 +98,8 @@ class QuantizationSchedule:
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Set the widths of a stored time; load the model's state afterwards."""
+        if "time" not in state:
+            raise ConfigError(f"the state of a schedule is {{'time': ..}}, not {dict(state)!r}")
         self.advance(int(state["time"]))
 
     def _wanted(self, time: int, path: str) -> int:
