@@ -32,10 +32,9 @@ def net_with(role, quantizer):
 class Recurrent(nn.Module):
     def __init__(self, kind):
         super().__init__()
-        self.cell, self.head = (
-            getattr(lnn, kind)(6, 5, batch_first=True, weight_quantizer=LSQ4, input_quantizer=LSQ4, hidden_quantizer="sign"),
-            nn.Linear(5, 3),
-        )
+        make = getattr(lnn, kind)
+        self.cell = make(6, 5, batch_first=True, weight_quantizer=LSQ4, input_quantizer=LSQ4, hidden_quantizer="sign")
+        self.head = nn.Linear(5, 3)
 
     def forward(self, x):
         return self.head(self.cell(x)[0].mean(1))

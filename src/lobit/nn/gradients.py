@@ -123,8 +123,6 @@ class _Apart(torch.autograd.Function):
 
 
 class _Edge(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(end: Tensor, data: Tensor) -> Tensor:
         return data.detach()

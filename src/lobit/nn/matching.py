@@ -41,10 +41,12 @@ def match_batch_norm(model: nn.Module, reference: nn.Module, *inputs: Tensor) ->
     theirs, ours = _norms(reference), _norms(model)
     if theirs.keys() != ours.keys() or not ours:
         only = sorted(theirs.keys() ^ ours.keys())
-        raise ConfigError(
-            f"{'batch norm ' + repr(only[0]) + ' is in one of the nets alone, or of another kind there (ShiftBatchNorm is none that can be matched)' if only else 'the nets have no batch norm'}; "
-            "give the float net that the model was made from, such as a deepcopy taken before quantize_"
+        why = (
+            f"batch norm {only[0]!r} is in one of the nets alone, or a ShiftBatchNorm there, which cannot be matched"
+            if only
+            else "the nets have no batch norm"
         )
+        raise ConfigError(f"{why}; give the float net that the model was made from, such as a deepcopy taken before quantize_")
     for name, norm in {**ours, **theirs}.items():
         if norm.running_mean is None or norm.running_var is None:
             raise ConfigError(f"batch norm {name!r} has no running statistics; use track_running_stats=True")

@@ -17,9 +17,7 @@ from lobit.quantizers import LearnsBits, Quantizer, WeightQuantizer
 Predicate = Callable[[str, nn.Parameter, nn.Module], bool]
 """Told a parameter's name, itself, and the module that holds it."""
 LEARNED_STEP_RATE = 0.1  # Adam moves every parameter by about lr, and learned steps are a tenth the size of what they quantize
-LEARNED_WIDTH_RATE = (
-    5  # widths are logarithms of steps: with Adam's usual rate of 1e-3, and step and clipping level moving apart, 100 steps a bit
-)
+LEARNED_WIDTH_RATE = 5  # widths are logarithms, of step and clipping level: with Adam's usual rate of 1e-3, 100 steps a bit
 
 
 def weight_quantizer(parameter: nn.Parameter, module: nn.Module) -> WeightQuantizer | None:

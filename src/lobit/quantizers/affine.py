@@ -15,7 +15,6 @@ from lobit.quantizers.ranges import Fit, Grid, Method, between, with_power
 from lobit.quantizers.registry import register
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.straight_through import round_in_range, straight_through
-from lobit.quantizers.tracing import readable
 
 
 def affine(x: Tensor, scale: Tensor, zero: int | Tensor, lo: int, hi: int, *, clip: bool = True) -> Tensor:
@@ -227,9 +226,7 @@ class AffineWeights(FromWeights):
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``(O, 1, ..)``, or ``()`` for all."""
         self._fit(x)
-        if not self._running and readable(self.started):
-            self._running = bool(self.started)  # the buffer may have been copied from another model
-        scale, zero = (self.scale, self.zero_point.to(x.dtype)) if self._running else self._following(x)
+        scale, zero = (self.scale, self.zero_point.to(x.dtype)) if self._is_running() else self._following(x)
         grid = self._grid
         clip = self._running  # a range that follows the weights covers them; rounding must not cut the gradient of its ends
         return Quantized(affine(x, scale, 0 if self.symmetric else zero, grid.lo, grid.hi, clip=clip), scale, self.zero)

@@ -9,6 +9,7 @@ from lobit.errors import ConfigError
 from lobit.quantizers.base import ActivationQuantizer, Quantized, WeightQuantizer, constant
 from lobit.quantizers.observer import Observer, Sample
 from lobit.quantizers.ranges import Method
+from lobit.quantizers.tracing import readable
 
 FIRST_BATCH = "a quantizer takes its range from its first batch, by values: run one batch in training, or lobit.calibrate, before torch.compile(fullgraph=True)"
 
@@ -133,6 +134,13 @@ class FromWeights(WeightQuantizer):
     started: Tensor
     method: Method | None = None
     _running = False  # a Python copy of ``started``
+
+    def _is_running(self) -> bool:
+        """Whether it has started; the buffer may have been copied from another model."""
+        if not self._running and readable(self.started):
+            self._running = bool(self.started)
+        return self._running
+
     _attached = False
 
     def _attach_once(self, holds: str) -> None:

@@ -13,7 +13,6 @@ from lobit.quantizers.learned_range import LearnsBits, learned_bits
 from lobit.quantizers.observer import Sample
 from lobit.quantizers.ranges import Method
 from lobit.quantizers.registry import register
-from lobit.quantizers.tracing import readable
 
 
 @register("learned_bits")
@@ -146,9 +145,7 @@ class LearnedBitsWeights(LearnsBits, FromWeights):
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scale of shape ``()``."""
         self._fit(x)
-        if not self._running and readable(self.started):
-            self._running = bool(self.started)  # the buffer may have been copied from another model
-        if not self._running and not self._begin(x):
+        if not self._is_running() and not self._begin(x):
             with torch.no_grad():
                 step, top = (value.float() for value in self.fitted(_all_of(x), None))
             return Quantized(learned_bits(x, step, top, signed=True), step, self.zero)

@@ -19,7 +19,7 @@ from lobit.quantizers.registry import register
 from lobit.quantizers.search import MeanSquaredError
 from lobit.quantizers.sign import ONE_BIT, sign
 from lobit.quantizers.straight_through import round_by_step, slope_by_step, straight_through
-from lobit.quantizers.tracing import functional, readable, traced
+from lobit.quantizers.tracing import functional, traced
 
 SMALLEST = 2.0**-30  # no step is smaller, not even where all weights of a channel are 0
 
@@ -293,9 +293,7 @@ class LSQWeights(FromWeights):
             )
         self._fit(x)
         code = self.code_type
-        if not self._running and readable(self.started):
-            self._running = bool(self.started)  # the buffer may have been copied from another model
-        if not self._running and self.training:
+        if not self._is_running() and self.training:
             with torch.no_grad():
                 self.step.copy_(self._from_weights(x))
                 self.started.fill_(True)

@@ -51,10 +51,8 @@ class RSign(OneBit, ActivationQuantizer):
     ----------
     bits : int
         1.
-    gradient : {"approx", "clipped", "identity", "swish"}
-        Slope of the backward pass.
-    beta : float
-        Steepness of ``swish``.
+    gradient, beta
+        As `rsign` takes them.
 
     References
     ----------

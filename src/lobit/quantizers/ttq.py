@@ -17,7 +17,7 @@ from lobit.quantizers.ranges import Method
 from lobit.quantizers.registry import register
 from lobit.quantizers.straight_through import straight_through
 from lobit.quantizers.ternary import TERNARY, check_two_bits
-from lobit.quantizers.tracing import differentiated, readable
+from lobit.quantizers.tracing import differentiated
 
 TTQ_THRESHOLD = 0.05
 
@@ -117,15 +117,11 @@ class TTQWeights(FromWeights):
     def forward(self, x: Tensor) -> Quantized:
         """Codes of weights of shape ``(O, ..)``; scales of shape ``()``, or ``(O, 1, ..)`` for each channel."""
         self._fit(x)
-        if not self._running and readable(self.started):
-            self._running = bool(self.started)  # the buffer may have been copied from another model
-        if not self._running and self.training:
+        if not self._is_running() and self.training:
             self._start(x)
         if self.training:
-            positive, negative = (
-                kept_positive(self.positive) * 1,
-                kept_positive(self.negative) * 1,
-            )  # a view would forbid moving them in place
+            # a view would forbid moving them in place
+            positive, negative = (kept_positive(scale) * 1 for scale in (self.positive, self.negative))
         elif self._running:
             positive, negative = (eval_step(scale, self.owner, "scale") for scale in (self.positive, self.negative))
         else:
